@@ -1,0 +1,1 @@
+"""The algorithms rlrun trains, and how a config's hyperparameters become their keyword arguments."""

@@ -1,0 +1,40 @@
+"""A model from a resolved config and an env."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from rlrun.algorithms.hyperparameters import resolve
+from rlrun.algorithms.registry import get_algorithm
+from rlrun.config.loading import dotted
+from rlrun.config.schema import Config
+from rlrun.errors import ConfigError, Problem, UsageError
+
+
+def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_training: bool = True) -> BaseAlgorithm:
+    """The SB3 model that a config describes, its weights drawn from torch's global generator.
+
+    :param device: instead of the config's
+    :param for_training: False leaves out the replay buffer, which takes memory and is not needed to act
+    :raises UsageError: when SB3 refuses the combination
+    """
+    algorithm = get_algorithm(config.algo)
+    kwargs, findings = resolve(algorithm, config.hyperparameters, venv.action_space)
+    if findings:
+        raise ConfigError([Problem(f.message, dotted(f.path), hint=f.hint) for f in findings])
+    if not for_training and algorithm.is_off_policy:
+        kwargs = {name: value for name, value in kwargs.items() if not name.startswith("replay_buffer_")}
+        kwargs |= {"buffer_size": venv.num_envs}
+    cls: Any = algorithm.load()
+    try:
+        # seed=None: rlrun seeds the generators itself, and SB3 would seed the envs over again.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # `rlrun check` says what is worth saying, once
+            return cls(env=venv, device=device or config.device, seed=None, **kwargs)  # type: ignore[no-any-return]
+    except (AssertionError, ValueError, TypeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{cls.__name__} refuses this config: {reason}") from error

@@ -1,0 +1,158 @@
+"""What SB3 notices late or never: keywords that contradict each other, the env, or the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psutil
+from gymnasium import spaces
+
+from rlrun.algorithms.hyperparameters import Finding
+from rlrun.algorithms.registry import Algorithm
+from rlrun.config.signatures import keyword_parameters
+
+
+@dataclass(frozen=True)
+class EnvFacts:
+    """What a probe of the env found.
+
+    :ivar observation_space: as the policy sees it: wrapped, stacked, channels first
+    :ivar max_episode_steps: the time limit in steps of one env; None when there is none
+    """
+
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
+    max_episode_steps: int | None
+    n_envs: int
+
+
+def default_policy(algorithm: Algorithm, observation_space: spaces.Space[Any]) -> str:
+    """The alias that suits the observations: MultiInput for Dict, Cnn for images, else the first (Mlp)."""
+    from stable_baselines3.common.preprocessing import is_image_space
+
+    aliases = list(algorithm.load().policy_aliases)
+    kind = "Mlp"
+    if isinstance(observation_space, spaces.Dict):
+        kind = "MultiInput"
+    elif is_image_space(observation_space):
+        kind = "Cnn"
+    return next((alias for alias in aliases if alias.startswith(kind)), aliases[0])
+
+
+def cross_check(
+    algorithm: Algorithm, hyperparameters: Mapping[str, Any], facts: EnvFacts
+) -> tuple[list[Finding], list[Finding]]:
+    """Errors and warnings that only keywords and env together show."""
+    values = _with_defaults(algorithm, hyperparameters)
+    errors = [
+        *_action_space(algorithm, facts),
+        *_policy_fits(values, facts),
+        *_her(values, facts),
+        *_memory(algorithm, values, facts),
+    ]
+    minibatch_errors, warnings = _minibatches(values, facts)
+    return errors + minibatch_errors, warnings
+
+
+def _with_defaults(algorithm: Algorithm, given: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = keyword_parameters(algorithm.load())
+    return {**{name: p.default for name, p in parameters.items() if p.default is not p.empty}, **given}
+
+
+def _action_space(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
+    kind = type(facts.action_space).__name__
+    if kind in algorithm.actions:
+        return []
+    continuous = "Box" not in algorithm.actions
+    hint = "For continuous actions: ppo, sac or tqc." if continuous else "For discrete actions: ppo or dqn."
+    words = "continuous" if kind == "Box" else kind
+    return [Finding(("algo",), f"{algorithm.name} cannot act in a {words} action space ({facts.action_space}).", hint)]
+
+
+def _policy_fits(values: Mapping[str, Any], facts: EnvFacts) -> list[Finding]:
+    from stable_baselines3.common.preprocessing import is_image_space
+
+    policy, space = values.get("policy"), facts.observation_space
+    path = ("hyperparameters", "policy")
+    if not isinstance(policy, str) or ":" in policy:
+        return []
+    is_dict = isinstance(space, spaces.Dict)
+    if is_dict and not policy.startswith("MultiInput"):
+        return [Finding(path, f"{policy} cannot read a Dict observation.", f'Use "{policy.replace("Mlp", "MultiInput")}".')]
+    if not is_dict and policy.startswith("MultiInput"):
+        return [Finding(path, f"{policy} reads Dict observations, and this env gives {space}.", 'Use "MlpPolicy".')]
+    if policy.startswith("Cnn") and not is_image_space(space):
+        return [Finding(path, f"{policy} reads images, and this env gives {space}.", f'Use "{policy.replace("Cnn", "Mlp")}".')]
+    return []
+
+
+def _her(values: Mapping[str, Any], facts: EnvFacts) -> list[Finding]:
+    if values.get("replay_buffer_class") != "HerReplayBuffer":
+        return []
+    space, keys = facts.observation_space, {"observation", "achieved_goal", "desired_goal"}
+    if not (isinstance(space, spaces.Dict) and keys <= set(space.spaces)):
+        message = "HerReplayBuffer needs a goal env, with observation, achieved_goal and desired_goal."
+        return [Finding(("hyperparameters", "replay_buffer_class"), message, "Leave it out for this env.")]
+    steps = (facts.max_episode_steps or 0) * facts.n_envs
+    # SB3 trains once num_timesteps exceeds learning_starts, and counts in strides of n_envs.
+    if int(values["learning_starts"]) + facts.n_envs < steps:
+        message = (
+            f"learning would start after {values['learning_starts']} timesteps, but the first episodes "
+            f"may end only after {steps}, and HerReplayBuffer cannot sample before."
+        )
+        return [Finding(("hyperparameters", "learning_starts"), message, f"Set it to at least {steps}.")]
+    return []
+
+
+def _minibatches(values: Mapping[str, Any], facts: EnvFacts) -> tuple[list[Finding], list[Finding]]:
+    """Rollouts against minibatches, for algorithms that have both."""
+    if "buffer_size" in values or not isinstance(values.get("n_steps"), int):
+        return [], []
+    rollout = values["n_steps"] * facts.n_envs
+    batch = values.get("batch_size")
+    if rollout == 1 and values.get("normalize_advantage"):
+        message = "a rollout of one timestep cannot have its advantages normalized."
+        return [Finding(("hyperparameters", "n_steps"), message, "Raise n_steps, or set normalize_advantage: false.")], []
+    if not isinstance(batch, int):
+        return [], []
+    path = ("hyperparameters", "batch_size")
+    product = f"n_steps x n_envs = {values['n_steps']} x {facts.n_envs} = {rollout}"
+    if batch > rollout:
+        return [Finding(path, f"batch_size {batch} is larger than a whole rollout ({product}).", "Lower it.")], []
+    if rollout % batch:
+        message = f"batch_size {batch} does not divide a rollout ({product}): the last minibatch is smaller."
+        return [], [Finding(path, message, f"{_nearest_divisor(rollout, batch)} does.")]
+    return [], []
+
+
+def _nearest_divisor(number: int, near: int) -> int:
+    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: abs(d - near))
+
+
+def _memory(algorithm: Algorithm, values: Mapping[str, Any], facts: EnvFacts) -> list[Finding]:
+    if not algorithm.is_off_policy or not isinstance(values.get("buffer_size"), int | float):
+        return []
+    needed = replay_buffer_bytes(int(values["buffer_size"]), values, facts)
+    available = psutil.virtual_memory().available
+    if needed <= available:
+        return []
+    message = f"a replay buffer of {int(values['buffer_size']):,} timesteps needs {_gib(needed)}, and {_gib(available)} is free."
+    fitting = int(values["buffer_size"] * available * 0.8 / needed)
+    return [Finding(("hyperparameters", "buffer_size"), message, f"About {fitting:,} would fit.")]
+
+
+def replay_buffer_bytes(buffer_size: int, values: Mapping[str, Any], facts: EnvFacts) -> int:
+    """Bytes of SB3's replay buffer: observations (twice unless optimize_memory_usage), actions, and four scalars."""
+    parts = facts.observation_space.spaces.values() if isinstance(facts.observation_space, spaces.Dict) else None
+    leaves = list(parts) if parts is not None else [facts.observation_space]
+    observation = sum(int(np.prod(space.shape or (1,))) * np.dtype(space.dtype).itemsize for space in leaves)
+    copies = 1 if values.get("optimize_memory_usage") else 2
+    action = int(np.prod(facts.action_space.shape or (1,))) * 4
+    return buffer_size * (observation * copies + action + 12)
+
+
+def _gib(number: float) -> str:
+    return f"{number / 2**30:.1f} GiB"

@@ -1,0 +1,1 @@
+"""The config: its schema, how it is read, and where shipped ones lie. Imports no torch."""

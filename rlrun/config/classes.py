@@ -1,0 +1,68 @@
+"""Names of classes in a config: an allow-list, or ``package.module:Name`` checked to be what the slot expects."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlrun.errors import UsageError, did_you_mean
+
+
+def is_class_path(text: str) -> bool:
+    """Whether a string has the form ``package.module:Name``."""
+    module, colon, name = text.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in module.split(".")) and name.isidentifier()
+
+
+def load_class(text: str, expects: type, allowed: Mapping[str, Any] | None = None, what: str = "class") -> Any:
+    """The class that a config names.
+
+    :param expects: what it must be a subclass of
+    :param allowed: names that stand for classes; values may be functions that return one
+    :raises UsageError: when it is unknown, cannot be imported, or is no such class. A class path is imported only
+        after its form is checked, and only what the user's own config names ever reaches this function.
+    """
+    allowed = allowed or {}
+    if text in allowed:
+        return allowed[text]
+    if not is_class_path(text):
+        known = f"Known: {', '.join(sorted(allowed))}; or" if allowed else "Write"
+        hint = did_you_mean(text, allowed) or f"{known} your own as `package.module:Name`."
+        raise UsageError(f'there is no {what} "{text}".', hint)
+    found = _import(text)
+    if not (isinstance(found, type) and issubclass(found, expects)):
+        raise UsageError(f'"{text}" is not a subclass of {expects.__name__}.', f"Name a {what}.")
+    return found
+
+
+def _import(text: str) -> Any:
+    module_name, _, name = text.partition(":")
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.split(".")[0] == error.name.split(".")[0]:
+            hint = "Install it, or run from the folder that holds it."
+            raise UsageError(f'the module "{module_name}" was not found.', hint) from None
+        raise UsageError(f'importing "{module_name}" failed: {error}.', "Install what it needs.") from error
+    except Exception as error:  # whatever the user's module raises is reported as theirs
+        raise UsageError(f'importing "{module_name}" failed: {type(error).__name__}: {error}', "Mend the module.") from error
+    if not hasattr(module, name):
+        hint = did_you_mean(name, [n for n in dir(module) if not n.startswith("_")])
+        raise UsageError(f'the module "{module_name}" has no "{name}".', hint)
+    return getattr(module, name)
+
+
+def import_module(name: str) -> Any:
+    """Import a module, noticing files written since the last import."""
+    importlib.invalidate_caches()
+    return importlib.import_module(name)
+
+
+def make_importable(folders: Iterable[str | Path]) -> None:
+    """Put the user's folders on the module path (a console script has the current one not on it), after what is there."""
+    for folder in map(str, folders):
+        if folder not in sys.path:
+            sys.path.append(folder)

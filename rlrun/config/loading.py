@@ -1,0 +1,220 @@
+"""From a YAML file and overrides to a checked ``Config``, remembering where each value came from.
+
+Precedence: file < ``--set a.b=c``. Other flags are sugar for ``--set``; naming one key twice is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from rlrun.config.schema import Config
+from rlrun.config.yaml import KeyPath, parse_value, read_yaml
+from rlrun.errors import ConfigError, Problem, UsageError, did_you_mean, shown
+
+
+@dataclass(frozen=True)
+class Override:
+    """One value that replaces the file's.
+
+    :ivar key: a dotted path, such as ``hyperparameters.learning_rate``
+    :ivar flag: how the user spelled it, for errors and provenance
+    """
+
+    key: str
+    value: Any
+    flag: str
+
+    @classmethod
+    def parse(cls, text: str) -> Override:
+        """From ``key=value``, the value read as YAML."""
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f'--set takes key=value, not "{text}".', "For instance --set hyperparameters.gamma=0.99")
+        return cls(key.strip(), parse_value(value, f"--set {text}"), f"--set {text}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the user wrote, before any default.
+
+    :ivar values: the file's mapping with the overrides applied
+    :ivar places: for each key path written by the user, its file and line, or its flag
+    :ivar path: the file; None for a mapping given from Python
+    """
+
+    values: dict[str, Any]
+    places: dict[KeyPath, str] = field(default_factory=dict)
+    path: Path | None = None
+
+    def place(self, path: KeyPath) -> str:
+        """Where a key was written, or the nearest key above it."""
+        while path and path not in self.places:
+            path = path[:-1]
+        return self.places.get(path, str(self.path) if self.path else "")
+
+    def problem(self, path: KeyPath, message: str, hint: str = "") -> Problem:
+        """A problem at a key path, with its file and line."""
+        return Problem(message, dotted(path), self.place(path), hint)
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """``("env", "wrappers", 0)`` as ``env.wrappers.0``."""
+    return ".".join(str(part) for part in path)
+
+
+def read_source(config: Path | Mapping[str, Any], overrides: Iterable[Override] = ()) -> Source:
+    """Read a file (or take a mapping) and apply the overrides.
+
+    :raises ConfigError: when the file cannot be read, is no mapping, or an override does not fit
+    """
+    if isinstance(config, Path):
+        document = read_yaml(config)
+        values, where = document.value, str(config)
+        places = {path: f"{where}:{line}" for path, line in document.lines.items() if path}
+    else:
+        values, where, places = _copied(config), "", {}
+    if values is None:
+        raise ConfigError([Problem("is empty.", where=where, hint="`rlrun init` writes a config to start from.")])
+    if not isinstance(values, dict):
+        kind = "a list" if isinstance(values, list) else "a single value"
+        raise ConfigError([Problem(f"holds {kind} at the top, not keys.", where=where, hint="Begin with `algo: ppo`.")])
+    source = Source(values, places, config if isinstance(config, Path) else None)
+    _apply_overrides(source, list(overrides))
+    return source
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _apply_overrides(source: Source, overrides: list[Override]) -> None:
+    problems = []
+    seen: dict[str, str] = {}
+    for override in overrides:
+        if override.key in seen:
+            message = f'"{override.key}" is named twice: {seen[override.key]} and {override.flag}.'
+            problems.append(Problem(message, where=override.flag, hint="Name it once."))
+            continue
+        seen[override.key] = override.flag
+        path = tuple(override.key.split("."))
+        target: Any = source.values
+        for part in path[:-1]:
+            if target.get(part) is None or isinstance(target.get(part), bool):
+                target[part] = {}
+            target = target[part]
+            if not isinstance(target, dict):
+                message = f'"{override.key}" goes into "{part}", which is not a section.'
+                problems.append(Problem(message, where=override.flag, hint="Set the whole value instead."))
+                break
+        else:
+            target[path[-1]] = override.value
+            for known in [known for known in source.places if known[: len(path)] == path]:
+                del source.places[known]
+            source.places[path] = override.flag
+    if problems:
+        raise ConfigError(problems)
+
+
+def validate(source: Source) -> tuple[Config | None, list[Problem]]:
+    """Check the sections against the schema.
+
+    :return: the config, or None and every problem found
+    """
+    try:
+        return Config.model_validate(source.values), []
+    except ValidationError as error:
+        return None, [_problem(source, detail) for detail in error.errors(include_url=False)]
+
+
+def validate_section(source: Source, name: str, model: type[BaseModel]) -> Any | None:
+    """One section by itself, or None if it has problems: lets later checks go on when another section is wrong."""
+    try:
+        return model.model_validate(source.values.get(name, {}))
+    except ValidationError:
+        return None
+
+
+def _problem(source: Source, detail: Any) -> Problem:
+    """pydantic's error in the user's own spelling."""
+    location: KeyPath = tuple(part for part in detail["loc"] if not str(part).startswith("function-"))
+    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _unknown_key(source, location)
+    if kind == "missing":
+        path = location[:-1]
+        return source.problem(path, f'"{dotted(location)}" is missing.', _MISSING_HINTS.get(dotted(location), ""))
+    if kind == "value_error":
+        message = f"{context['error']}."
+    elif kind in ("model_type", "model_attributes_type", "dict_type"):
+        message = f"must be a section (keys and values), not {shown(value)}."
+    elif kind == "literal_error":
+        message = f"must be {context['expected']}, not {shown(value)}."
+    else:
+        text = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+        message = f"must be {_KINDS.get(kind, text)}, not {shown(value)}."
+    return source.problem(location, message[0].upper() + message[1:] if not location else message)
+
+
+_KINDS = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a string",
+    "list_type": "a list",
+}
+_MISSING_HINTS = {
+    "algo": "For instance `algo: ppo`.",
+    "env": "For instance `env: {id: CartPole-v1}`.",
+    "env.id": "For instance `id: CartPole-v1`.",
+    "total_timesteps": "For instance `total_timesteps: 100_000`.",
+}
+
+
+def _unknown_key(source: Source, location: KeyPath) -> Problem:
+    key = str(location[-1])
+    section = model_at(location[:-1])
+    choices = [field.alias or name for name, field in section.model_fields.items()] if section else []
+    hint = _HABITS.get(key, "") or did_you_mean(key, choices)
+    inside = f' in "{dotted(location[:-1])}"' if len(location) > 1 else ""
+    return source.problem(location, f'there is no key "{key}"{inside}.', hint or f"Keys here: {', '.join(choices)}.")
+
+
+_HABITS = {
+    "n_timesteps": "rlrun calls it `total_timesteps`.",
+    "n_envs": "It belongs in the section `env`: `env: {n_envs: 4}`.",
+    "env_id": "rlrun writes `env: {id: ...}`.",
+    "frame_stack": "It belongs in the section `env`.",
+    "env_wrapper": "rlrun writes `env: {wrappers: [...]}`.",
+    "env_kwargs": "rlrun writes `env: {kwargs: {...}}`.",
+    "callback": "rlrun writes `callbacks: [{class: my_module:MyCallback}]`.",
+    "eval_freq": "rlrun writes `evaluation: {every: N}`, in timesteps.",
+    "save_freq": "rlrun writes `checkpoint: {every: N}`, in timesteps.",
+}
+
+
+def model_at(path: KeyPath) -> type[BaseModel] | None:
+    """The schema's model at a key path; None where there is none."""
+    model: type[BaseModel] = Config
+    for part in path:
+        if isinstance(part, int):
+            continue
+        field_info = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
+        inner = _model_in(field_info.annotation) if field_info else None
+        if inner is None:
+            return None
+        model = inner
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((m for m in map(_model_in, getattr(annotation, "__args__", ())) if m), None)

@@ -1,0 +1,70 @@
+"""Where configs are: a path, or the name of one that ships with rlrun."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from rlrun.errors import UsageError, did_you_mean
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def shipped_folder() -> Path:
+    """The folder of shipped configs: inside the wheel, or beside the package in a checkout."""
+    inside = _PACKAGE / "_configs"
+    return inside if inside.is_dir() else _PACKAGE.parent / "configs"
+
+
+def folder_name(text: str) -> str:
+    """A name that is safe as a folder everywhere: whatever is not ``[A-Za-z0-9._-]`` becomes ``-``."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text)
+
+
+def shipped_configs() -> dict[str, Path]:
+    """``{"CartPole-v1/ppo": path}`` of every shipped config, in order."""
+    return configs_in(shipped_folder())
+
+
+def configs_in(folder: Path) -> dict[str, Path]:
+    """The configs below a folder laid out as ``<env id>/<algo>.yaml``."""
+    return {f"{path.parent.name}/{path.stem}": path for path in sorted(folder.glob("*/*.yaml"))}
+
+
+def find_config(name: str | Path) -> Path:
+    """The file that ``--config NAME`` means: a path first, else a shipped config.
+
+    :raises UsageError: when there is neither
+    """
+    path = Path(name)
+    if path.exists() or path.suffix in (".yaml", ".yml"):
+        return path
+    text = str(name)
+    shipped = shipped_configs()
+    # "ALE/Pong-v5/ppo" lies in the folder "ALE-Pong-v5".
+    env_id, _, algo = text.rpartition("/")
+    key = f"{folder_name(env_id)}/{algo}"
+    if key in shipped:
+        return shipped[key]
+    hint = did_you_mean(text, shipped) or "`rlrun configs` lists the shipped ones."
+    raise UsageError(f'There is no config file and no shipped config "{text}".', hint)
+
+
+def find_by_env(env_id: str, algo: str) -> Path:
+    """The shipped config for an env id and an algorithm (``--env CartPole-v1 --algo ppo``)."""
+    key = f"{folder_name(env_id)}/{algo}"
+    shipped = shipped_configs()
+    if key in shipped:
+        return shipped[key]
+    hint = did_you_mean(key, shipped)
+    init = f"Or write your own: `rlrun init --env {env_id} --algo {algo}`."
+    raise UsageError(f"There is no shipped config for {algo} on {env_id}.", f"{hint} {init}".strip())
+
+
+def headline(path: Path) -> str:
+    """The first comment of a config that is not for the editor."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        text = line.lstrip("# ").strip()
+        if line.startswith("#") and text and not text.startswith("yaml-language-server"):
+            return text
+    return ""

@@ -1,0 +1,214 @@
+"""The config: frozen models in which every field says its unit. Unknown keys are errors everywhere.
+
+``hyperparameters`` are the SB3 class's own keyword arguments and are checked against its signature
+(:mod:`rlrun.algorithms.hyperparameters`), so they are not restated here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+
+def whole_number(value: Any) -> Any:
+    """``1e6`` is a float in YAML; where a whole number is meant, it is one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _as_float(value: Any) -> Any:
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Int = Annotated[int, BeforeValidator(whole_number)]
+Float = Annotated[float, BeforeValidator(_as_float)]
+Positive = Annotated[Int, Field(gt=0)]
+NotNegative = Annotated[Int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of the config: immutable, strict about types, closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class WrapperConfig(Section):
+    """One env wrapper: an allow-listed name or ``module:Class``, with its keyword arguments."""
+
+    name: str
+    kwargs: dict[str, Any] = {}
+
+
+class EnvConfig(Section):
+    """The env and how it is wrapped and vectorised. Every role (train, eval, video) uses all of it."""
+
+    id: str = Field(description="Registered Gymnasium id, `module:Id-v0`, or `module:Class`.", min_length=1)
+    n_envs: Positive = Field(1, description="Number of env copies stepped together when training.")
+    vec: Literal["auto", "serial", "workers"] = Field(
+        "auto", description="Where the copies run: `serial` in this process, `workers` in processes of their own."
+    )
+    kwargs: dict[str, Any] = Field({}, description="Keyword arguments of `gymnasium.make` (or of the class), for every role.")
+    imports: list[str] = Field([], description="Modules to import first, because importing them registers the env.")
+    wrappers: list[WrapperConfig] = Field(
+        [], description="Gymnasium wrappers, innermost first: names, `module:Class`, or `{name: {keyword: value}}`."
+    )
+    frame_stack: Positive | None = Field(None, description="Number of successive observations stacked into one.")
+    seed_every_reset: bool | None = Field(
+        None,
+        description="Seed every reset and not only the first; for envs that draw fresh entropy at each reset. "
+        "null: what the env's family needs.",
+    )
+
+    @field_validator("wrappers", mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        return [_wrapper_from_short_form(item) for item in value] if isinstance(value, list) else value
+
+
+def _wrapper_from_short_form(item: Any) -> Any:
+    """``Name`` and ``{Name: {kwargs}}`` are short for ``{name: Name, kwargs: {kwargs}}``."""
+    if isinstance(item, str):
+        return {"name": item}
+    if isinstance(item, dict) and len(item) == 1 and "name" not in item:
+        ((name, kwargs),) = item.items()
+        return {"name": name, "kwargs": {} if kwargs is None else kwargs}
+    return item
+
+
+class NormalizeConfig(Section):
+    """VecNormalize's own keyword arguments."""
+
+    norm_obs: bool = Field(True, description="Normalize observations by their running mean and standard deviation.")
+    norm_reward: bool = Field(True, description="Divide training rewards by the running deviation of the discounted return.")
+    clip_obs: Annotated[Float, Field(gt=0)] = Field(10.0, description="Largest absolute normalized observation.")
+    clip_reward: Annotated[Float, Field(gt=0)] = Field(10.0, description="Largest absolute normalized reward.")
+    gamma: Annotated[Float, Field(ge=0, le=1)] | None = Field(
+        None, description="Discount for the return's deviation. null: the algorithm's gamma."
+    )
+    epsilon: Annotated[Float, Field(gt=0)] = Field(1e-8, description="Added to the variance before dividing.")
+    norm_obs_keys: list[str] | None = Field(None, description="Keys of a Dict observation to normalize. null: all.")
+
+
+class EvaluationConfig(Section):
+    """How the agent is evaluated, during training and by `rlrun eval`."""
+
+    every: NotNegative | None = Field(
+        None, description="Timesteps between evaluations during training; 0: only when it has ended. null: a tenth."
+    )
+    episodes: NotNegative = Field(20, description="Number of episodes of one evaluation; 0: never evaluate.")
+    n_envs: Positive | None = Field(None, description="Number of env copies. null: up to 8, at most one an episode.")
+    deterministic: bool | None = Field(
+        None, description="Take the policy's most likely action. null: what is usual for the env's family."
+    )
+    env_kwargs: dict[str, Any] = Field({}, description="Override `env.kwargs` in evaluation, openly.")
+    seeds: list[NotNegative] | None = Field(
+        None, description="One reset seed for each episode, instead of seeds drawn from the run's.", min_length=1
+    )
+
+
+class CheckpointConfig(Section):
+    """When the whole state of training is saved. The spacing is part of the seed: each save restarts the envs."""
+
+    every: NotNegative | None = Field(
+        None, description="Timesteps between checkpoints; 0: only the final one. null: a fifth of the budget."
+    )
+    keep: Positive = Field(3, description="Number of newest checkpoints to keep, besides the best and the final one.")
+
+
+class EarlyStopConfig(Section):
+    """Reasons to end training before the budget."""
+
+    mean_return: Float | None = Field(None, description="Stop when the mean training return of the window reaches this.")
+    window: Positive = Field(100, description="Number of last training episodes the mean is taken over.")
+    patience: Positive | None = Field(None, description="Stop after this many evaluations in a row without a new best.")
+
+    @model_validator(mode="after")
+    def _has_a_reason(self) -> EarlyStopConfig:
+        if self.mean_return is None and self.patience is None:
+            raise ValueError("early_stop needs mean_return or patience")
+        return self
+
+
+class CallbackConfig(Section):
+    """A callback of the user's own."""
+
+    model_config = ConfigDict(**{**Section.model_config, "populate_by_name": True})  # type: ignore[typeddict-item]
+
+    cls: str = Field(alias="class", description="`module:Class`, a subclass of SB3's BaseCallback.")
+    kwargs: dict[str, Any] = Field({}, description="Its keyword arguments.")
+
+
+class TrackerConfig(Section):
+    """Where logged numbers go besides the run directory."""
+
+    name: str
+    kwargs: dict[str, Any] = {}
+
+
+class Config(Section):
+    """One file, one complete run."""
+
+    algo: str = Field(description="The algorithm's registry name, such as `ppo`.")
+    seed: Annotated[NotNegative, Field(lt=2**31)] = Field(0, description="The one seed all random streams derive from.")
+    env: EnvConfig
+    normalize: NormalizeConfig | None = Field(
+        None, description="Wrap in VecNormalize: `true`, or its keyword arguments. false or null: off."
+    )
+    total_timesteps: Positive = Field(description="Training budget, in timesteps (one transition in one env).")
+    hyperparameters: dict[str, Any] = Field({}, description="Keyword arguments of the SB3 class.")
+    evaluation: EvaluationConfig = EvaluationConfig()  # type: ignore[call-arg]
+    checkpoint: CheckpointConfig = CheckpointConfig()  # type: ignore[call-arg]
+    early_stop: EarlyStopConfig | None = Field(None, description="Reasons to end training before the budget.")
+    callbacks: list[CallbackConfig] = Field([], description="The user's own SB3 callbacks.")
+    trackers: list[TrackerConfig] = Field(
+        [TrackerConfig(name="tensorboard")],
+        description="`tensorboard`, `wandb`, `mlflow`, `trackio`, or `{wandb: {project: mine}}`; `[]`: none.",
+    )
+    log_every: NotNegative | None = Field(
+        None, description="Timesteps between rows of metrics.csv. null: a two-hundredth of the budget."
+    )
+    device: str = Field("auto", description="`cpu`, `cuda`, `cuda:1`, or `auto`.")
+    threads: Positive | None = Field(
+        None, description="Torch threads. null: 1 for small on-policy networks, else the cores, up to 8."
+    )
+    init_from: str | None = Field(None, description="Start from the weights of this run or SB3 zip.")
+    max_time: Annotated[Float, Field(gt=0)] | None = Field(
+        None, description="Stop cleanly after this long: seconds, or a string such as `3h50m`."
+    )
+
+    @field_validator("normalize", mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        return [_wrapper_from_short_form(item) for item in value] if isinstance(value, list) else value
+
+    @field_validator("max_time", mode="before")
+    @classmethod
+    def _duration(cls, value: Any) -> Any:
+        return parse_duration(value) if isinstance(value, str) else value
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", value):
+            raise ValueError("must be auto, cpu, mps, cuda or cuda:N")
+        return value
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``90s``, ``3h50m``, ``1d12h``.
+
+    :raises ValueError: for anything else
+    """
+    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
+    if not match or not any(match.groups()):
+        raise ValueError('must be seconds or a duration such as "3h50m"')
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+

@@ -1,0 +1,180 @@
+"""YAML 1.2's core rules, with line numbers, and nothing that can run code or blow up.
+
+PyYAML follows YAML 1.1, where ``3e-4`` is a string and ``off`` a boolean. Here the tree of nodes that
+PyYAML's parser composes is turned into plain values by the core schema of YAML 1.2
+(https://yaml.org/spec/1.2.2/#103-core-schema), with underscores allowed in numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlrun.errors import ConfigError, Problem
+
+MAX_BYTES = 256 * 1024
+MAX_NODES = 20_000
+MAX_DEPTH = 40
+
+KeyPath = tuple[str | int, ...]
+
+_INT = re.compile(r"[-+]?[0-9][0-9_]*")
+_FLOAT = re.compile(r"[-+]?(\.[0-9][0-9_]*|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?")
+_SPECIAL_FLOATS = {
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), float("inf")),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+}
+_CONSTANTS = {
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys(("null", "Null", "NULL", "~", ""), None),
+    **_SPECIAL_FLOATS,
+}
+_CORE_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str")}
+
+
+@dataclass
+class Document:
+    """A parsed file.
+
+    :ivar value: plain dicts, lists, strings, numbers, booleans and None
+    :ivar lines: the line (from 1) of each key path in ``value``
+    """
+
+    value: Any
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+
+
+def read_yaml(path: Path) -> Document:
+    """Read a YAML file; raises ConfigError with the file's name for whatever is wrong with it."""
+    where = str(path)
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ConfigError(
+                [Problem(f"is larger than {MAX_BYTES // 1024} KiB, so it is no config.", where=where, hint="Check the path.")]
+            )
+        text = data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError([Problem("there is no such file.", where=where)]) from None
+    except IsADirectoryError:
+        raise ConfigError([Problem("is a directory, not a config.", where=where, hint="Name a YAML file in it.")]) from None
+    except UnicodeDecodeError:
+        raise ConfigError([Problem("is not UTF-8 text.", where=where, hint="Save it as UTF-8.")]) from None
+    except OSError as error:
+        raise ConfigError([Problem(f"cannot be read: {error.strerror}.", where=where)]) from None
+    return parse_yaml(text, where)
+
+
+def parse_yaml(text: str, where: str) -> Document:
+    """Parse YAML text.
+
+    :param where: what to call the text in an error, such as its file's name
+    :raises ConfigError: with the line, for a syntax error, a tag, a duplicate key, or a bomb
+    """
+    try:
+        # compose() builds nodes only: no constructor runs, whatever tags the text holds.
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError([_syntax_problem(error, where)]) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = "is nested too deeply" if isinstance(error, RecursionError) else f"is not valid YAML: {_first_line(error)}"
+        raise ConfigError([Problem(f"{reason}.", where=where)]) from None
+    reader = _Reader(where)
+    return Document(reader.read(node, (), 0) if node is not None else None, reader.lines)
+
+
+def parse_value(text: str, where: str) -> Any:
+    """The value of ``--set key=TEXT``, by the same rules as a file."""
+    return parse_yaml(text, where).value
+
+
+class _Reader:
+    """Turns nodes into values, counting what it makes so that aliases cannot multiply without end."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.lines: dict[KeyPath, int] = {}
+        self.count = 0
+
+    def read(self, node: yaml.Node, path: KeyPath, depth: int) -> Any:
+        line = node.start_mark.line + 1
+        self.lines.setdefault(path, line)
+        self.count += 1
+        if self.count > MAX_NODES or depth > MAX_DEPTH:
+            self.fail(line, "holds more values than a config can need (an anchor that repeats itself?).")
+        if isinstance(node, yaml.ScalarNode):
+            return self.scalar(node, line)
+        if node.tag not in _CORE_TAGS:
+            self.fail(line, f"the tag {_short_tag(node.tag)} is not allowed: reading a config never runs code.")
+        if isinstance(node, yaml.SequenceNode):
+            return [self.read(child, (*path, i), depth + 1) for i, child in enumerate(node.value)]
+        assert isinstance(node, yaml.MappingNode)
+        return self.mapping(node, path, depth)
+
+    def mapping(self, node: yaml.MappingNode, path: KeyPath, depth: int) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            key = self.scalar(key_node, line) if isinstance(key_node, yaml.ScalarNode) else None
+            if key is None or isinstance(key_node.value, str) and key_node.value == "<<":
+                self.fail(line, "a key must be a plain word." if key is None else "merge keys (<<) are not supported.")
+            key = key if isinstance(key, str) else key_node.value
+            if key in result:
+                self.fail(line, f'the key "{key}" stands twice (first in line {self.lines[(*path, key)]}).', "Keep one.")
+            self.lines[(*path, key)] = line
+            result[key] = self.read(value_node, (*path, key), depth + 1)
+        return result
+
+    def scalar(self, node: yaml.ScalarNode, line: int) -> Any:
+        # A plain scalar gets PyYAML's YAML 1.1 guess as its tag; any other tag was written out by hand.
+        if node.style in ("'", '"', "|", ">"):
+            if node.tag != "tag:yaml.org,2002:str":
+                self.fail(line, f"the tag {_short_tag(node.tag)} is not allowed: reading a config never runs code.")
+            return node.value
+        if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
+            self.fail(line, f"the tag {_short_tag(node.tag)} is not allowed: reading a config never runs code.")
+        return core_scalar(node.value)
+
+    def fail(self, line: int, message: str, hint: str = "") -> None:
+        raise ConfigError([Problem(message, where=f"{self.where}:{line}", hint=hint)])
+
+
+def core_scalar(text: str) -> Any:
+    """A plain scalar by YAML 1.2's core schema: ``1e6`` is a number, ``off`` and ``1:30`` are strings."""
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if len(text) > 400:
+        return text
+    if _INT.fullmatch(text):
+        return int(text.replace("_", ""))
+    if text.startswith(("0x", "0o")):
+        try:
+            return int(text, 0)
+        except ValueError:
+            return text
+    if _FLOAT.fullmatch(text):
+        return float(text.replace("_", ""))
+    return text
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError, where: str) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    place = f"{where}:{mark.line + 1}" if mark else where
+    if "'\\t'" in (error.problem or ""):
+        return Problem("a tab cannot indent YAML.", where=place, hint="Use spaces.")
+    return Problem(f"is not valid YAML: {error.problem or error.context}.", where=place)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["?"])[0].rstrip(".")
+
+
+def _short_tag(tag: str) -> str:
+    return tag.replace("tag:yaml.org,2002:", "!!")

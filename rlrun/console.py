@@ -1,0 +1,206 @@
+"""The only place that prints: progress, tables, and errors with their hints.
+
+Reports for people and JSON for programs go to stdout; progress, notes and errors go to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlrun.errors import ConfigError, RlrunError
+
+
+def print_json(value: Any) -> None:
+    """Exactly one JSON document on stdout; numbers that JSON does not know become null."""
+    sys.stdout.write(json.dumps(_finite(value), indent=2) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def say(text: str = "") -> None:
+    """A line of a report."""
+    sys.stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """A line beside the report."""
+    sys.stderr.write(text + "\n")
+
+
+def print_error(error: RlrunError) -> None:
+    """What is wrong, and what to do about it; for a config every problem on a line of its own."""
+    if isinstance(error, ConfigError):
+        for problem in error.problems:
+            note(f"error: {problem}")
+        if len(error.problems) > 1:
+            note(f"{len(error.problems)} problems; nothing was created.")
+        return
+    note(f"error: {error.message}")
+    if error.hint:
+        note(f"       {error.hint}")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A plain table; numbers to the right. Wide enough for its content when stdout is no terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[index], int | float) or row[index] == "" for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else cell if isinstance(cell, str) else f"{cell:,}" for cell in row))
+    console = Console(file=sys.stdout, highlight=False, markup=False)
+    if not sys.stdout.isatty():
+        console = Console(file=sys.stdout, highlight=False, markup=False, width=200)
+    console.print(table)
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Names and values in two columns."""
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        if value not in (None, ""):
+            say(f"{name:<{width}}  {value}")
+
+
+def describe_evaluation(result: Mapping[str, Any]) -> str:
+    """``500.0 ± 0.0 over 20 episodes, 95 % interval [500.0, 500.0]`` of an evaluation's plain values."""
+    text = f"{_number(result['mean_return'])} ± {_number(result['std_return'])} over {result['episodes']} episodes"
+    if result.get("ci95"):
+        low, high = result["ci95"]
+        text += f", 95 % interval [{_number(low)}, {_number(high)}]"
+    if result.get("success_rate") is not None:
+        text += f", success rate {result['success_rate']:.2f}"
+    return text
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def duration(seconds: float) -> str:
+    """``1 h 02 min`` or ``12 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def size(number: float) -> str:
+    """``1.5 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000 or unit == "GB":
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return ""
+
+
+class LineReporter:
+    """Progress as plain lines on stderr, for logs: a line whenever a tenth of the budget is done."""
+
+    def __init__(self) -> None:
+        self._total, self._before, self._began = 1, 0, time.monotonic()
+        self._next = 0
+
+    def started(self, run: Path, total_timesteps: int, timesteps: int, notes: tuple[str, ...]) -> None:
+        """See rlrun.training.progress.Reporter."""
+        self._total, self._before, self._began = total_timesteps, timesteps, time.monotonic()
+        self._next = timesteps + max(1, total_timesteps // 10)
+        for text in notes:
+            note(text)
+        note(f"training for {total_timesteps:,} timesteps in {run}")
+
+    def progressed(self, timesteps: int, mean_return: float | None) -> None:
+        """See rlrun.training.progress.Reporter."""
+        if timesteps < self._next:
+            return
+        self._next = timesteps + max(1, self._total // 10)
+        speed = (timesteps - self._before) / max(time.monotonic() - self._began, 1e-9)
+        left = duration((self._total - timesteps) / max(speed, 1e-9))
+        text = f"{timesteps:,}/{self._total:,} timesteps, {speed:,.0f}/s, {left} left"
+        note(text if mean_return is None else f"{text}, training return {_number(mean_return)}")
+
+    def evaluated(self, timesteps: int, evaluation: Any, is_best: bool) -> None:
+        """See rlrun.training.progress.Reporter."""
+        text = f"evaluation at {timesteps:,}: {_number(evaluation.mean_return)} ± {_number(evaluation.std_return)}"
+        note(text + (" (best so far)" if is_best else ""))
+
+    def said(self, message: str) -> None:
+        """See rlrun.training.progress.Reporter."""
+        note(message)
+
+    def stopped(self) -> None:
+        """See rlrun.training.progress.Reporter."""
+
+
+class BarReporter:
+    """Progress as a bar on a terminal's stderr."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._console = Console(stderr=True, highlight=False)
+        self._bar = Progress(
+            TextColumn("{task.percentage:>3.0f}%"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            TextColumn("{task.fields[speed]:,.0f}/s"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("return {task.fields[training]}, evaluated {task.fields[evaluated]}"),
+            console=self._console,
+        )
+        self._task: Any = None
+        self._before, self._began = 0, time.monotonic()
+
+    def started(self, run: Path, total_timesteps: int, timesteps: int, notes: tuple[str, ...]) -> None:
+        """See rlrun.training.progress.Reporter."""
+        self._before, self._began = timesteps, time.monotonic()
+        for text in notes:
+            self._console.print(text, markup=False)
+        self._console.print(f"training for {total_timesteps:,} timesteps in {run}", markup=False, soft_wrap=True)
+        self._task = self._bar.add_task(
+            "", total=total_timesteps, completed=timesteps, speed=0.0, training="-", evaluated="-"
+        )
+        self._bar.start()
+
+    def progressed(self, timesteps: int, mean_return: float | None) -> None:
+        """See rlrun.training.progress.Reporter."""
+        speed = (timesteps - self._before) / max(time.monotonic() - self._began, 1e-9)
+        shown = "-" if mean_return is None else _number(mean_return)
+        self._bar.update(self._task, completed=timesteps, speed=speed, training=shown)
+
+    def evaluated(self, timesteps: int, evaluation: Any, is_best: bool) -> None:
+        """See rlrun.training.progress.Reporter."""
+        self._bar.update(self._task, evaluated=_number(evaluation.mean_return))
+
+    def said(self, message: str) -> None:
+        """See rlrun.training.progress.Reporter."""
+        self._console.print(message, markup=False, soft_wrap=True)
+
+    def stopped(self) -> None:
+        """See rlrun.training.progress.Reporter."""
+        self._bar.stop()
+
+
+def terminal_reporter() -> BarReporter | LineReporter:
+    """A bar where stderr is a terminal, plain lines elsewhere."""
+    return BarReporter() if sys.stderr.isatty() else LineReporter()

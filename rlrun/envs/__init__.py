@@ -1,0 +1,1 @@
+"""Envs: families as data, and the one recipe by which every role's env is built and wrapped."""

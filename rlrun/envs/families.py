@@ -1,0 +1,100 @@
+"""Env families as data: what must be imported, what must be seeded, how the family is usually evaluated."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+import gymnasium as gym
+
+from rlrun.errors import UsageError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of env.
+
+    :ivar pattern: matches the whole env id
+    :ivar module: importing it registers the envs; None when Gymnasium has them
+    :ivar extra: the extra of rlrun that installs what is needed; empty when the plain install does
+    :ivar seed_every_reset: the envs draw fresh entropy at each reset, so each must be seeded
+    :ivar deterministic_evaluation: whether agents are usually evaluated by their most likely action
+    """
+
+    name: str
+    pattern: str
+    module: str | None = None
+    extra: str = ""
+    seed_every_reset: bool = False
+    deterministic_evaluation: bool = True
+
+
+_TABLE = (
+    Family("classic control", r"(CartPole|MountainCar|MountainCarContinuous|Pendulum|Acrobot)-v\d+"),
+    Family("Box2D", r"(LunarLander|LunarLanderContinuous|BipedalWalker|BipedalWalkerHardcore|CarRacing)-v\d+", "Box2D"),
+    Family("toy text", r"(FrozenLake|FrozenLake8x8|Taxi|CliffWalking|CliffWalkingSlippery|Blackjack)-v\d+"),
+    Family("Panda", r"Panda\w+-v\d+", "panda_gym", "panda", seed_every_reset=True),
+    Family("Atari", r"(ALE/\w+|\w+(NoFrameskip|Deterministic))-v\d+", "ale_py", deterministic_evaluation=False),
+    Family("PyBullet", r"\w+BulletEnv-v\d+", "pybullet_envs_gymnasium", "bullet"),
+    Family(
+        "MuJoCo",
+        r"(Ant|HalfCheetah|Hopper|Humanoid|HumanoidStandup|InvertedDoublePendulum|InvertedPendulum|Pusher|Reacher"
+        r"|Swimmer|Walker2d)-v\d+",
+        "mujoco",
+        "mujoco",
+    ),
+    Family("MiniGrid", r"(MiniGrid|BabyAI)-.+-v\d+", "minigrid", "minigrid", deterministic_evaluation=False),
+)
+_OWN = Family("user's own", r".*")
+
+
+def families() -> list[Family]:
+    """The table, then the families of plug-ins (entry points ``rlrun.envs``, each a Family)."""
+    return [*_TABLE, *(point.load() for point in entry_points(group="rlrun.envs"))]
+
+
+def family_of(env_id: str) -> Family:
+    """The family an id belongs to; any other is the user's own."""
+    return next((family for family in families() if re.fullmatch(family.pattern, env_id)), _OWN)
+
+
+def import_family(env_id: str) -> Family:
+    """Import what registers an env.
+
+    :raises UsageError: when its package is not installed, with the command that installs it
+    """
+    family = family_of(env_id)
+    if family.module:
+        try:
+            importlib.import_module(family.module)
+        except ImportError as error:
+            package = f"rlrun[{family.extra}]" if family.extra else "rlrun"
+            message = f"{env_id} needs the module {family.module}, which cannot be imported ({error})."
+            raise UsageError(message, f"Install it: pip install '{package}'") from None
+    if family.module == "ale_py":
+        import ale_py
+
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner for every env
+    return family
+
+
+def check_registered(env_id: str) -> None:
+    """Raise UsageError with the successor's name for a removed id, or the nearest name for an unknown one."""
+    if env_id in gym.registry:
+        return
+    name, _, version = env_id.rpartition("-v")
+    newer = sorted((spec.version or 0, spec.id) for spec in gym.registry.values() if _base(spec.id) == name)
+    if version.isdigit() and newer:
+        successor = newer[-1][1]
+        older = int(version) < newer[-1][0]
+        what = f"{env_id} was removed from its package" if older else f"there is no {env_id}"
+        raise UsageError(f"{what}; {'its successor' if older else 'the newest version'} is {successor}.", f"Use id: {successor}")
+    hint = did_you_mean(env_id, gym.registry) or "A module that registers it goes into `env.imports`, or as `module:Id-v0`."
+    raise UsageError(f'there is no env "{env_id}".', hint)
+
+
+def _base(env_id: str) -> str:
+    return env_id.rpartition("-v")[0]

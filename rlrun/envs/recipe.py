@@ -1,0 +1,256 @@
+"""The one recipe: the only place where an env is built and wrapped, whatever it is for.
+
+The order, from the inside out::
+
+    gymnasium.make(id, **kwargs)  (with its TimeLimit; a TimeLimit in `wrappers` goes here too)
+    Monitor                       records the env's own return and length, before any wrapper changes them
+    env.wrappers                  in the order of the config
+    SeededResets                  gives each reset its seed
+    DummyVecEnv or SubprocVecEnv  (inside a RestartableVecEnv when training)
+    VecFrameStack                 env.frame_stack
+    VecTransposeImage             images to channels first, as torch wants them
+    VecNormalize                  normalize; frozen, and rewards left alone, outside training
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import multiprocessing
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    SubprocVecEnv,
+    VecEnv,
+    VecEnvWrapper,
+    VecFrameStack,
+    VecNormalize,
+    VecTransposeImage,
+)
+
+from rlrun.config.classes import import_module, is_class_path, load_class, make_importable
+from rlrun.config.schema import Config, EnvConfig, NormalizeConfig
+from rlrun.envs.families import check_registered, import_family
+from rlrun.envs.normalization import Statistics, set_statistics
+from rlrun.envs.seeding import SeededResets, Stream, endless_seeds
+from rlrun.envs.wrappers import KNOWN, check_kwargs, wrapper_class
+from rlrun.errors import RlrunError, UsageError
+
+
+class Role(enum.Enum):
+    """What an env is for."""
+
+    TRAIN = "train"
+    EVAL = "eval"
+    VIDEO = "video"
+
+
+@dataclass(frozen=True)
+class EnvRecipe:
+    """All that is needed to build the env of any role, picklable so that workers can build it too.
+
+    :ivar normalize: VecNormalize's settings, gamma included; None when off
+    :ivar eval_kwargs: override ``env.kwargs`` outside training
+    :ivar import_paths: the user's folders, importable in every process that builds the env
+    """
+
+    env: EnvConfig
+    normalize: NormalizeConfig | None
+    seed: int
+    eval_kwargs: dict[str, Any]
+    import_paths: tuple[str, ...]
+
+    @classmethod
+    def from_config(cls, config: Config, import_paths: Sequence[str] = ()) -> EnvRecipe:
+        """The recipe that a resolved config describes."""
+        return cls(config.env, config.normalize, config.seed, config.evaluation.env_kwargs, tuple(import_paths))
+
+    def make(self, role: Role, seeds: Iterator[int]) -> gym.Env[Any, Any]:
+        """One wrapped env.
+
+        :param seeds: for its resets; outside training every reset takes one
+        :raises UsageError: for an unknown id, a missing package, or keyword arguments that do not fit
+        """
+        make_importable(self.import_paths)
+        env, seed_every_reset = self._make_bare(role)
+        wrappers = [w for w in self.env.wrappers if role is Role.TRAIN or not self._is_training_only(w.name)]
+        inside = [w for w in wrappers if w.name in KNOWN and KNOWN[w.name].inside_monitor]
+        for wrapper in inside:
+            env = self._wrap(env, role, wrapper.name, wrapper.kwargs)
+        env = Monitor(env)
+        for wrapper in [w for w in wrappers if w not in inside]:
+            env = self._wrap(env, role, wrapper.name, wrapper.kwargs)
+        return SeededResets(env, seeds, every=seed_every_reset or role is not Role.TRAIN)
+
+    def make_vec(
+        self,
+        role: Role,
+        seeds: Sequence[Iterator[int] | Sequence[int]],
+        statistics: Statistics | None = None,
+    ) -> VecEnv:
+        """A vectorised and wrapped env for evaluation or video, in this process.
+
+        :param seeds: for each env copy, the seeds of its resets
+        :param statistics: normalization statistics; needed when the config normalizes
+        """
+        base = DummyVecEnv([partial(self.make, role, iter(s)) for s in seeds])
+        venv = self._wrap_vec(base, role)
+        normalizer = find_normalizer(venv)
+        if normalizer is not None:
+            if statistics is None:
+                raise RlrunError("This agent needs its normalization statistics, and there are none.")
+            set_statistics(normalizer, statistics)
+        return venv
+
+    def make_training_vec(self) -> tuple[VecEnv, RestartableVecEnv]:
+        """The training envs, and the part of them that can be restarted.
+
+        :return: the outermost VecEnv, ``env.n_envs`` wide, and its innermost wrapper
+        """
+        restartable = RestartableVecEnv(self._make_training_base)
+        return self._wrap_vec(restartable, Role.TRAIN), restartable
+
+    def _make_training_base(self, cut: int) -> VecEnv:
+        makers = [partial(_make_training_env, self, cut, index) for index in range(self.env.n_envs)]
+        return SubprocVecEnv(makers) if self.env.vec == "workers" else DummyVecEnv(makers)
+
+    def _wrap_vec(self, venv: VecEnv, role: Role) -> VecEnv:
+        if self.env.frame_stack:
+            venv = VecFrameStack(venv, self.env.frame_stack)
+        if _needs_transpose(venv.observation_space):
+            venv = VecTransposeImage(venv)
+        if self.normalize is None:
+            return venv
+        settings = self.normalize.model_dump(exclude_none=True)
+        if role is not Role.TRAIN:
+            settings |= {"training": False, "norm_reward": False}
+        return VecNormalize(venv, **settings)
+
+    def _make_bare(self, role: Role) -> tuple[gym.Env[Any, Any], bool]:
+        """The env as its author made it, and whether every one of its resets must be seeded."""
+        kwargs = self.env.kwargs if role is Role.TRAIN else {**self.env.kwargs, **self.eval_kwargs}
+        render_mode = "rgb_array" if role is Role.VIDEO else None
+        for module in self.env.imports:
+            _import_user_module(module)
+        env_id = self.env.id
+        if is_class_path(env_id):
+            cls = load_class(env_id, gym.Env, what="env")
+            with_mode = {**kwargs, "render_mode": render_mode} if render_mode else kwargs
+            return _constructed(env_id, partial(cls, **with_mode)), bool(self.env.seed_every_reset)
+        module, _, name = env_id.rpartition(":")
+        if module:
+            _import_user_module(module)
+        family = import_family(name)
+        check_registered(name)
+        env = _constructed(env_id, partial(gym.make, name, render_mode=render_mode, **kwargs))
+        chosen = self.env.seed_every_reset
+        return env, family.seed_every_reset if chosen is None else chosen
+
+    @staticmethod
+    def _is_training_only(name: str) -> bool:
+        return name in KNOWN and KNOWN[name].training_only
+
+    @staticmethod
+    def _wrap(env: gym.Env[Any, Any], role: Role, name: str, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+        cls = wrapper_class(name)
+        overridden = KNOWN[name].outside_training if name in KNOWN and role is not Role.TRAIN else {}
+        settings = {**check_kwargs(cls, kwargs), **overridden}
+        return _constructed(name, partial(cls, env, **settings))  # type: ignore[no-any-return]
+
+
+class RestartableVecEnv(VecEnvWrapper):
+    """Envs that can be thrown away and built anew while everything wrapped around them stays.
+
+    :param make: builds them from the number of timesteps at which they start
+    """
+
+    def __init__(self, make: Callable[[int], VecEnv]) -> None:
+        self._make = make
+        super().__init__(make(0))
+
+    def restart(self, timesteps: int) -> None:
+        """Close the envs and build fresh ones, whose resets are seeded by ``timesteps``. Reset them next."""
+        self.venv.close()
+        self.venv = self._make(timesteps)
+
+    def reset(self) -> Any:
+        """See VecEnv."""
+        observations = self.venv.reset()
+        self.reset_infos = self.venv.reset_infos
+        return observations
+
+    def step_wait(self) -> Any:
+        """See VecEnv."""
+        return self.venv.step_wait()
+
+
+def _make_training_env(recipe: EnvRecipe, cut: int, index: int) -> gym.Env[Any, Any]:
+    if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it stops the workers itself
+    return recipe.make(Role.TRAIN, endless_seeds(recipe.seed, Stream.TRAIN_ENVS, cut, index))
+
+
+def find_normalizer(venv: VecEnv) -> VecNormalize | None:
+    """The VecNormalize around an env, if there is one. It is the outermost wrapper."""
+    return venv if isinstance(venv, VecNormalize) else None
+
+
+def max_episode_steps(env: gym.Env[Any, Any]) -> int | None:
+    """The time limit of a wrapped env, in its own steps; None when it has none."""
+    limits = []
+    layer: Any = env
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, gym.wrappers.TimeLimit):
+            limits.append(layer._max_episode_steps)
+        layer = layer.env
+    return min(limits, default=None)
+
+
+def _needs_transpose(space: spaces.Space[Any]) -> bool:
+    leaves = space.spaces.values() if isinstance(space, spaces.Dict) else (space,)
+    return any(is_image_space(leaf) and not is_image_space_channels_first(leaf) for leaf in leaves)  # type: ignore[arg-type]
+
+
+def _import_user_module(name: str) -> None:
+    try:
+        import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == name.split(".")[0]:
+            hint = "Install it, or run from the folder that holds it."
+            raise UsageError(f'the module "{name}" was not found.', hint) from None
+        raise UsageError(f'importing "{name}" failed: {error}.', "Install what it needs.") from error
+    except ImportError as error:
+        raise UsageError(f'importing "{name}" failed: {error}.', "Install what it needs.") from error
+
+
+def _constructed(name: str, make: Callable[[], Any]) -> Any:
+    """Build an env or wrapper; what its code raises is reported in one sentence."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return make()
+    except TypeError as error:
+        if "unexpected keyword argument" in str(error):
+            keyword = str(error).rpartition("argument ")[2].strip("'").split("'")[0]
+            raise UsageError(f'{name} has no keyword "{keyword}".', "Look at `env.kwargs` (and `evaluation.env_kwargs`).") from None
+        raise UsageError(f"{name} could not be built: {error}") from error
+    except RlrunError:
+        raise
+    except Exception as error:  # an env's constructor may raise anything; it is the user's to mend
+        raise UsageError(f"{name} could not be built: {type(error).__name__}: {error}") from error
+
+
+def fixed_seeds(seeds: Sequence[int], n_envs: int) -> list[list[int]]:
+    """Episode seeds dealt to env copies in turn: copy k plays episodes k, k + n_envs, ..."""
+    return [list(itertools.islice(seeds, index, None, n_envs)) for index in range(n_envs)]

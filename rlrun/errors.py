@@ -1,0 +1,83 @@
+"""What rlrun raises: every error is one sentence that names what is wrong and one that says what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+class RlrunError(Exception):
+    """Something failed while running (exit code 1).
+
+    :param message: one sentence that names what is wrong
+    :param hint: one sentence that says what to do about it
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class UsageError(RlrunError):
+    """What the user gave is wrong (exit code 2); nothing was created."""
+
+    exit_code = 2
+
+
+class Interrupted(RlrunError):
+    """Ctrl-C or SIGTERM ended the work (exit code 130 or 143); the state is saved."""
+
+    def __init__(self, message: str, hint: str = "", exit_code: int = 130) -> None:
+        super().__init__(message, hint)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a config.
+
+    :ivar path: the YAML path of the value, such as ``env.n_envs``; empty for the whole file
+    :ivar where: the file and line, or the flag, that the value came from
+    """
+
+    message: str
+    path: str = ""
+    where: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = ": ".join(part for part in (self.where, self.path) if part)
+        return " ".join(part for part in (f"{place}: {self.message}" if place else self.message, self.hint) if part)
+
+
+class ConfigError(UsageError):
+    """A config has problems; all of them are listed.
+
+    :param problems: at least one problem
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """``Did you mean "x"?`` for the closest choice, or the empty string when none is close."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
+    return f'Did you mean "{by_lower[close[0]]}"?' if close else ""
+
+
+def shown(value: Any) -> str:
+    """A value as the user would write it in YAML, shortened."""
+    words = {None: "null", True: "true", False: "false"}
+    text = words[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

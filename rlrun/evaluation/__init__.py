@@ -1,0 +1,1 @@
+"""Evaluating an agent, and what can be said of its returns."""

@@ -1,0 +1,114 @@
+"""Play N episodes with an agent. Each has a seed of its own, so the result does not depend on how many envs play."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from rlrun.config.schema import Config
+from rlrun.envs.families import family_of
+from rlrun.envs.normalization import Statistics
+from rlrun.envs.recipe import EnvRecipe, Role, fixed_seeds
+from rlrun.envs.seeding import Stream, draw_seeds, generators_preserved, seed_global_generators
+from rlrun.evaluation.statistics import Evaluation
+
+_MAX_ENVS = 8
+
+
+def is_deterministic(config: Config) -> bool:
+    """Whether the policy's most likely action is taken: the config's word, else what is usual for the env's family."""
+    chosen = config.evaluation.deterministic
+    return family_of(config.env.id.rpartition(":")[2]).deterministic_evaluation if chosen is None else chosen
+
+
+def episode_seeds(config: Config, stream: Stream, episodes: int | None = None, seed: int | None = None) -> list[int]:
+    """The reset seed of each evaluation episode: the config's fixed list, else drawn from a stream.
+
+    :param seed: instead of the run's own; then a fixed list is not used
+    """
+    fixed = config.evaluation.seeds
+    if fixed is not None and seed is None:
+        wanted = len(fixed) if episodes is None else episodes
+        return [fixed[i % len(fixed)] for i in range(wanted)]
+    return draw_seeds(config.seed if seed is None else seed, stream, episodes or config.evaluation.episodes)
+
+
+def evaluate(
+    model: BaseAlgorithm,
+    recipe: EnvRecipe,
+    statistics: Statistics | None,
+    seeds: Sequence[int],
+    *,
+    deterministic: bool,
+    n_envs: int | None = None,
+    should_stop: Callable[[], None] | None = None,
+) -> Evaluation:
+    """Play one episode for each seed, in env copies that take turns.
+
+    Episodes are dealt to the copies beforehand. Taking whichever end first would favour short episodes.
+
+    :param statistics: normalization statistics, frozen while evaluating
+    :param should_stop: called at every step; may raise
+    :return: the episodes in the order of ``seeds``
+    """
+    width = min(len(seeds), n_envs or _MAX_ENVS)
+    with generators_preserved():
+        venv = recipe.make_vec(Role.EVAL, fixed_seeds(seeds, width), statistics)
+        try:
+            seed_global_generators(draw_seeds(seeds[0], Stream.POLICY, 1)[0])
+            return _play(model, venv, seeds, deterministic, should_stop)
+        finally:
+            venv.close()
+
+
+def _play(
+    model: BaseAlgorithm,
+    venv: VecEnv,
+    seeds: Sequence[int],
+    deterministic: bool,
+    should_stop: Callable[[], None] | None,
+) -> Evaluation:
+    width = venv.num_envs
+    episodes: list[tuple[float, int, Any] | None] = [None] * len(seeds)
+    playing = list(range(width))  # the episode each copy plays now
+    sums, steps = np.zeros(width), np.zeros(width, dtype=int)
+    observations: Any = venv.reset()
+    states: Any = None
+    starts = np.ones(width, dtype=bool)
+    masked = takes_action_masks(model)
+    while any(episode is None for episode in episodes):
+        if should_stop is not None:
+            should_stop()
+        extra = {"action_masks": np.stack(venv.env_method("action_masks"))} if masked else {}
+        actions, states = model.predict(observations, state=states, episode_start=starts, deterministic=deterministic, **extra)
+        observations, rewards, starts, infos = venv.step(actions)
+        sums += rewards
+        steps += 1
+        for copy in np.flatnonzero(starts):
+            # The Monitor inside the wrappers knows the env's own return. A wrapper outside it may end an episode
+            # that the Monitor does not see end.
+            record = infos[copy].get("episode", {"r": sums[copy], "l": steps[copy]})
+            if playing[copy] < len(episodes):
+                episodes[playing[copy]] = (float(record["r"]), int(record["l"]), infos[copy].get("is_success"))
+            playing[copy] += width
+            sums[copy], steps[copy] = 0.0, 0
+    played = [episode for episode in episodes if episode is not None]
+    says_success = all(success is not None for _, _, success in played)
+    return Evaluation(
+        returns=tuple(r for r, _, _ in played),
+        lengths=tuple(length for _, length, _ in played),
+        successes=tuple(bool(s) for _, _, s in played) if says_success else None,
+        seeds=tuple(seeds),
+        deterministic=deterministic,
+    )
+
+
+def takes_action_masks(model: BaseAlgorithm) -> bool:
+    """Whether the model's ``predict`` wants the env's action masks."""
+    from sb3_contrib import MaskablePPO
+
+    return isinstance(model, MaskablePPO)

@@ -1,0 +1,238 @@
+"""The checkpoint bundle: one directory with everything of one moment, and a list of hashes.
+
+Weights cannot be mixed up with another moment's statistics, because there is no way to name one without the other.
+The bundle is written beside its place and renamed, so it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from rlrun.envs.normalization import Statistics, get_statistics
+from rlrun.envs.recipe import find_normalizer
+from rlrun.errors import RlrunError, UsageError
+from rlrun.runs.directory import CHECKPOINTS, RunDirectory
+from rlrun.runs.files import os_errors_in_words, rename_into_place, sha256, sync_folder
+from rlrun.runs.learner import get_learner_state
+from rlrun.runs.replay import FOLDER as REPLAY_FOLDER
+from rlrun.runs.replay import save_replay_buffer
+
+MODEL, PICKLED_STATISTICS, STATISTICS = "model.zip", "vec_normalize.pkl", "vec_normalize.npz"
+STATE, SUMS = "state.json", "SHA256SUMS"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole bundle, its hashes verified.
+
+    :ivar state: ``format``, ``timesteps``, ``resumable``, ``scheduled``, ``learner``, ``session``, ``replay_buffer``
+    :ivar statistics: normalization statistics; None when the config does not normalize
+    """
+
+    path: Path
+    timesteps: int
+    state: Mapping[str, Any]
+    statistics: Statistics | None
+
+    @property
+    def model_path(self) -> Path:
+        """The plain SB3 zip."""
+        return self.path / MODEL
+
+    @property
+    def replay_path(self) -> Path:
+        """The folder of the replay buffer's files."""
+        return self.path / REPLAY_FOLDER
+
+
+def write_checkpoint(
+    run: RunDirectory,
+    model: BaseAlgorithm,
+    session: Mapping[str, Any],
+    *,
+    resumable: bool,
+    scheduled: bool,
+    previous: int | None = None,
+) -> int:
+    """Write a bundle of this moment.
+
+    :param session: what the training session itself must remember; plain JSON
+    :param resumable: with the replay buffer, so that training can go on from it
+    :param scheduled: at a checkpoint of the config's spacing, not at an interruption
+    :param previous: timesteps of the run's previous resumable checkpoint
+    :return: its timesteps
+    """
+    timesteps = model.num_timesteps
+    final = run.checkpoint_path(timesteps)
+    temporary = final.with_name(f".{timesteps}.{secrets.token_hex(4)}.tmp")
+    with os_errors_in_words("writing a checkpoint"):
+        try:
+            temporary.mkdir()
+            state = {"format": FORMAT, "timesteps": timesteps, "resumable": resumable, "scheduled": scheduled}
+            state |= {"learner": get_learner_state(model), "session": dict(session)}
+            model.save(temporary / MODEL)
+            normalizer = find_normalizer(model.env) if model.env is not None else None
+            if normalizer is not None:
+                normalizer.save(str(temporary / PICKLED_STATISTICS))
+                np.savez(temporary / STATISTICS, **get_statistics(normalizer))  # type: ignore[arg-type]
+            if resumable and isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
+                before = run.checkpoint_path(previous) / REPLAY_FOLDER if previous is not None else None
+                added = (timesteps - (previous or 0)) // model.n_envs + 1
+                state["replay_buffer"] = save_replay_buffer(
+                    model.replay_buffer, temporary / REPLAY_FOLDER, before, added
+                )
+            (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n")
+            _write_sums(temporary, run.checkpoint_path(previous) if previous is not None else None)
+            _flush(temporary)
+            rename_into_place(temporary, final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return timesteps
+
+
+def read_checkpoint(run: RunDirectory, timesteps: int) -> Checkpoint:
+    """A bundle, after its hashes are verified.
+
+    :raises RlrunError: when a file is missing or damaged
+    """
+    path = run.checkpoint_path(timesteps)
+    problem = damage(path)
+    if problem:
+        others = ", ".join(str(s) for s in run.checkpoint_steps() if s != timesteps)
+        hint = f"Name another with --checkpoint: {others}." if others else "The run has no other checkpoint."
+        raise RlrunError(f"The checkpoint {path} is damaged: {problem}.", hint)
+    state = json.loads((path / STATE).read_text())
+    statistics = None
+    if (path / STATISTICS).exists():
+        with np.load(path / STATISTICS, allow_pickle=False) as archive:
+            statistics = dict(archive)
+    return Checkpoint(path, timesteps, state, statistics)
+
+
+def newest_resumable(run: RunDirectory) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint that training can go on from.
+
+    :return: it, or None; and a sentence for each one that had to be passed over
+    """
+    passed_over = []
+    for timesteps in reversed(run.checkpoint_steps()):
+        path = run.checkpoint_path(timesteps)
+        problem = damage(path)
+        if problem:
+            passed_over.append(f"The checkpoint at {timesteps:,} timesteps is damaged ({problem}).")
+            continue
+        checkpoint = read_checkpoint(run, timesteps)
+        if checkpoint.state["resumable"]:
+            return checkpoint, passed_over
+    return None, passed_over
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a bundle's files; empty when every one has its hash."""
+    try:
+        lines = (path / SUMS).read_text().splitlines()
+    except OSError:
+        return f"{SUMS} is missing"
+    sums = dict(reversed(line.split("  ", 1)) for line in lines if "  " in line)
+    if not {MODEL, STATE} <= set(sums):
+        return f"{SUMS} is not whole"
+    for name, expected in sums.items():
+        file = path / name
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            return f"{SUMS} names a file outside the checkpoint"
+        if not file.is_file():
+            return f"{name} is missing"
+        if sha256(file) != expected:
+            return f"{name} does not have its hash"
+    return ""
+
+
+def prune_checkpoints(run: RunDirectory, keep: int) -> None:
+    """Delete all but the ``keep`` newest checkpoints, the best and the final one."""
+    steps = run.checkpoint_steps()
+    kept = {*steps[-keep:], run.pointer("best"), run.pointer("final")}
+    for timesteps in steps:
+        if timesteps not in kept:
+            shutil.rmtree(run.checkpoint_path(timesteps), ignore_errors=True)
+        elif timesteps not in steps[-keep:]:
+            shrink_to_evaluation(run, timesteps)
+
+
+def shrink_to_evaluation(run: RunDirectory, timesteps: int) -> None:
+    """Drop the replay buffer of a checkpoint that is kept only to be evaluated."""
+    path = run.checkpoint_path(timesteps)
+    if not (path / REPLAY_FOLDER).is_dir():
+        return
+    temporary = path.with_name(f".{timesteps}.{secrets.token_hex(4)}.tmp")
+    with os_errors_in_words("making a checkpoint smaller"):
+        try:
+            shutil.copytree(path, temporary, ignore=shutil.ignore_patterns(REPLAY_FOLDER, SUMS))
+            state = json.loads((temporary / STATE).read_text())
+            state["resumable"] = False
+            state.pop("replay_buffer", None)
+            (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n")
+            _write_sums(temporary, None)
+            _flush(temporary)
+            rename_into_place(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(run: RunDirectory) -> None:
+    """Delete what a killed process was writing."""
+    for entry in [*run.path.glob(".*.tmp"), *(run.path / CHECKPOINTS).glob(".*")]:
+        shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def require_statistics(checkpoint: Checkpoint, normalizes: bool) -> None:
+    """Refuse a normalized agent without its statistics.
+
+    :raises UsageError: when they are missing
+    """
+    if normalizes and checkpoint.statistics is None:
+        raise UsageError(f"The checkpoint {checkpoint.path} lacks the normalization statistics its agent needs.")
+
+
+def _write_sums(folder: Path, previous: Path | None) -> None:
+    """Hash every file; a hard link to the previous checkpoint's file has the hash that stands there."""
+    known: dict[str, str] = {}
+    if previous is not None and (previous / SUMS).exists():
+        known = dict(reversed(line.split("  ", 1)) for line in (previous / SUMS).read_text().splitlines())
+    lines = []
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = file.relative_to(folder).as_posix()
+        linked = previous is not None and name in known and _is_same_file(file, previous / name)
+        lines.append(f"{known[name] if linked else sha256(file)}  {name}\n")
+    (folder / SUMS).write_text("".join(lines))
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _flush(folder: Path) -> None:
+    """Force files and folders to the disk before the rename that makes them count."""
+    for file in folder.rglob("*"):
+        if file.is_dir():
+            sync_folder(file)
+        elif file.stat().st_nlink == 1:
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+    sync_folder(folder)
+
+

@@ -1,0 +1,98 @@
+"""What a learner carries besides its networks: counters, episode statistics, replay buffer.
+
+The networks, targets and optimisers are in ``model.zip``, which SB3 writes. They are read back here without SB3's
+loader, because that one unpickles: tensors come with ``torch.load(weights_only=True)`` alone.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+from sb3_contrib import ARS
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from rlrun.errors import RlrunError
+
+# Without any one of these a resumed run diverges from one that was left alone.
+_COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls", "exploration_rate", "old_count")
+_EPISODE_STATISTICS = ("ep_info_buffer", "ep_success_buffer")
+_VARIABLES = "pytorch_variables"
+
+
+def get_learner_state(model: BaseAlgorithm) -> dict[str, Any]:
+    """Counters and episode statistics, as plain JSON."""
+    state: dict[str, Any] = {name: _plain(getattr(model, name)) for name in _COUNTERS if hasattr(model, name)}
+    for name in _EPISODE_STATISTICS:
+        state[name] = [_plain(item) for item in getattr(model, name) or ()]
+    return state
+
+
+def set_learner_state(model: BaseAlgorithm, state: dict[str, Any]) -> None:
+    """Put counters and episode statistics into a fresh model of the same config."""
+    for name in _COUNTERS:
+        if name in state:
+            setattr(model, name, state[name])
+    for name in _EPISODE_STATISTICS:
+        setattr(model, name, deque(state[name], maxlen=model._stats_window_size))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.item() if hasattr(value, "item") else value
+
+
+def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The ``.pth`` members of an SB3 zip by name, such as ``policy`` and ``policy.optimizer``. Nothing is unpickled.
+
+    :raises RlrunError: when the file is no SB3 model, or holds more than tensors
+    """
+    found = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith(".pth"):
+                    content = io.BytesIO(archive.read(name))
+                    found[name.removesuffix(".pth")] = torch.load(content, map_location=device, weights_only=True)
+    except Exception as error:  # zipfile and torch raise many kinds for damaged files
+        raise RlrunError(f"{path} is not a whole SB3 model ({type(error).__name__}: {error}).", "Use another file.") from None
+    if "policy" not in found:
+        raise RlrunError(f"{path} holds no policy, so it is not an SB3 model.", "Use another file.")
+    return found
+
+
+def set_tensors(model: BaseAlgorithm, tensors: dict[str, Any], only_policy: bool = False) -> None:
+    """Load networks, optimisers and other variables into a model of the same shape.
+
+    :param only_policy: leave optimisers and other variables as they are
+    :raises RlrunError: when the networks differ from the model's
+    """
+    parameters = {name: value for name, value in tensors.items() if name != _VARIABLES}
+    if only_policy:
+        parameters = {"policy": parameters["policy"]}
+    try:
+        model.set_parameters(parameters, exact_match=not only_policy, device=model.device)
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise RlrunError(f"The saved networks do not fit this config: {reason}", "Use the config they were trained with.") from None
+    if not only_policy:
+        for name, value in (tensors.get(_VARIABLES) or {}).items():
+            getattr(model, name).data = value.data
+    if isinstance(model, ARS):
+        model.weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+
+
+def read_counters(path: Path) -> int:
+    """``num_timesteps`` of an SB3 zip, from the JSON part of its data; 0 when it is not there."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            number = json.loads(archive.read("data")).get("num_timesteps", 0)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return 0
+    return number if isinstance(number, int) else 0

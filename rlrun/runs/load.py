@@ -1,0 +1,105 @@
+"""From a run directory or an SB3 zip to an agent that can act. Nothing that is read is unpickled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from rlrun.algorithms.build import build_model
+from rlrun.config.classes import make_importable
+from rlrun.config.schema import Config
+from rlrun.envs.normalization import Statistics, get_statistics
+from rlrun.envs.recipe import EnvRecipe, Role, find_normalizer
+from rlrun.envs.seeding import generators_preserved, seed_global_generators
+from rlrun.errors import UsageError
+from rlrun.runs.checkpoint import MODEL, STATISTICS, read_checkpoint, require_statistics
+from rlrun.runs.directory import CONFIG, RunDirectory
+from rlrun.runs.learner import read_tensors, set_tensors
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A policy with everything it needs to act: its env's recipe and its normalization statistics.
+
+    :ivar checkpoint: which one it is, for people; None for an untrained one
+    """
+
+    config: Config
+    model: BaseAlgorithm
+    recipe: EnvRecipe
+    statistics: Statistics | None
+    checkpoint: str | None
+    timesteps: int
+
+
+def load_agent(run: RunDirectory, which: str | None = None, config: Config | None = None) -> Agent:
+    """The agent of one checkpoint.
+
+    :param which: ``best``, ``final``, ``latest``, a number of timesteps, or None for the first that there is
+    :param config: the run's config with changes that concern evaluation only
+    """
+    name, timesteps = run.choose_checkpoint(which)
+    checkpoint = read_checkpoint(run, timesteps)
+    config = config or run.config()
+    require_statistics(checkpoint, config.normalize is not None)
+    recipe = EnvRecipe.from_config(config, run.manifest().get("import_paths", ()))
+    model = _build(config, recipe, checkpoint.statistics)
+    set_tensors(model, read_tensors(checkpoint.model_path, model.device), only_policy=True)
+    return Agent(config, model, recipe, checkpoint.statistics, name, timesteps)
+
+
+def untrained_agent(config: Config, recipe: EnvRecipe) -> Agent:
+    """A fresh network, its weights drawn from the run's seed, with statistics that change nothing."""
+    statistics = None
+    if config.normalize is not None:
+        venv, _ = recipe.make_training_vec()
+        normalizer = find_normalizer(venv)
+        statistics = get_statistics(normalizer) if normalizer is not None else None
+        venv.close()
+    return Agent(config, _build(config, recipe, statistics), recipe, statistics, None, 0)
+
+
+def _build(config: Config, recipe: EnvRecipe, statistics: Statistics | None) -> BaseAlgorithm:
+    make_importable(recipe.import_paths)
+    venv = recipe.make_vec(Role.EVAL, [()], statistics)
+    try:
+        with generators_preserved():
+            seed_global_generators(config.seed)
+            return build_model(config, venv, device=_device(config), for_training=False)
+    finally:
+        venv.close()
+
+
+def _device(config: Config) -> str:
+    import torch
+
+    return config.device if config.device == "cpu" or torch.cuda.is_available() else "cpu"
+
+
+def checkpoint_of(path: Path) -> tuple[Path, str]:
+    """The model zip that ``--init`` means.
+
+    :param path: a run directory or an SB3 zip
+    :return: the zip, and how to name it in the manifest
+    :raises UsageError: when it is neither
+    """
+    if path.is_file():
+        return path, str(path)
+    if (path / CONFIG).is_file():
+        run = RunDirectory.open(path)
+        _, timesteps = run.choose_checkpoint()
+        read_checkpoint(run, timesteps)
+        return run.checkpoint_path(timesteps) / MODEL, f"{path} at {timesteps:,} timesteps"
+    raise UsageError(f"{path} is neither a run directory nor an SB3 zip.", "Name one with --init.")
+
+
+def load_parent_statistics(model_path: Path) -> Statistics | None:
+    """The normalization statistics beside a checkpoint's model; None where there are none."""
+    file = model_path.with_name(STATISTICS)
+    if not file.exists():
+        return None
+    with np.load(file, allow_pickle=False) as archive:
+        return dict(archive)

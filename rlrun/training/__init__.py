@@ -1,0 +1,1 @@
+"""Training: from a checked plan to a finished run."""

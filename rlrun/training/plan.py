@@ -1,0 +1,309 @@
+"""Everything that can be wrong is found here, all at once, before anything is created."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from pydantic import BaseModel, ValidationError
+
+from rlrun.algorithms.crosschecks import EnvFacts, cross_check, default_policy
+from rlrun.algorithms.hyperparameters import Finding, resolve
+from rlrun.algorithms.registry import Algorithm, get_algorithm
+from rlrun.config.classes import load_class, make_importable
+from rlrun.config.loading import Source, dotted, validate
+from rlrun.config.locate import shipped_folder
+from rlrun.config.schema import Config, EnvConfig, EvaluationConfig, NormalizeConfig
+from rlrun.config.signatures import keyword_parameters
+from rlrun.config.yaml import KeyPath
+from rlrun.envs.recipe import EnvRecipe, Role, max_episode_steps
+from rlrun.errors import ConfigError, Problem, UsageError, shown
+from rlrun.evaluation.evaluate import is_deterministic
+from rlrun.runs.provenance import usable_cores
+from rlrun.training.trackers import check_trackers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A config that will train.
+
+    :ivar config: every value resolved
+    :ivar source: what the user wrote
+    :ivar import_paths: folders of the user's that are importable
+    :ivar warnings: what is allowed but looks wrong
+    :ivar notes: what was decided for the user, and why
+    """
+
+    config: Config
+    source: Source
+    algorithm: Algorithm
+    import_paths: tuple[str, ...]
+    warnings: tuple[Problem, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def recipe(self) -> EnvRecipe:
+        """How every env of this run is built."""
+        return EnvRecipe.from_config(self.config, self.import_paths)
+
+    def explained(self) -> list[tuple[str, str, str]]:
+        """Every resolved value as (key, value, where it came from)."""
+        return [
+            (dotted(path), shown(value), self._origin(path)) for path, value in _leaves(self.config.model_dump(by_alias=True))
+        ]
+
+    def _origin(self, path: KeyPath) -> str:
+        written = [known for known in self.source.places if known == path[: len(known)]]
+        nearest = max(written, key=len, default=())
+        if nearest and (nearest == path or not isinstance(_value_at(self.source.values, nearest), dict)):
+            return self.source.places[nearest]
+        return "default"
+
+
+def make_plan(source: Source, probe_env: bool = True) -> Plan:
+    """Check a config in full.
+
+    :param probe_env: build the env once, to check against its spaces; without, the resolved config may be incomplete
+    :raises ConfigError: with every problem found
+    """
+    import_paths = user_folders(source.path)
+    make_importable(import_paths)
+    config, problems = validate(source)
+    algorithm, found = _algorithm(source)
+    problems += found
+    if algorithm is not None and isinstance(source.values.get("hyperparameters") or {}, dict):
+        _, findings = resolve(algorithm, source.values.get("hyperparameters") or {})
+        problems += _as_problems(source, findings)
+    facts = None
+    if probe_env:
+        facts, found = _probe(source, import_paths)
+        problems += found
+    if config is not None:
+        problems += [*_callbacks(source, config), *check_trackers(source, config), *_device(source, config)]
+        problems += _files(source, config)
+    warnings: list[Problem] = []
+    if config is not None and algorithm is not None and facts is not None and not problems:
+        config = _with_policy(config, algorithm, facts)
+        errors, late = cross_check(algorithm, config.hyperparameters, facts)
+        problems += _as_problems(source, errors)
+        warnings += [*_as_problems(source, late), *_spacing(source, _resolved(config, algorithm)[0], facts)]
+    if problems or config is None or algorithm is None:
+        raise ConfigError(sorted(problems, key=_order(source)))
+    resolved, notes = _resolved(config, algorithm)
+    return Plan(resolved, source, algorithm, import_paths, tuple(warnings), tuple(notes))
+
+
+def user_folders(config_path: Path | None) -> tuple[str, ...]:
+    """The folders whose modules a config may name: the current one and the config's own."""
+    folders = [Path.cwd()]
+    if config_path is not None and shipped_folder() not in config_path.resolve().parents:
+        folders.append(config_path.resolve().parent)
+    return tuple(dict.fromkeys(str(folder) for folder in folders))
+
+
+def _order(source: Source) -> Any:
+    lines = {dotted_path: index for index, dotted_path in enumerate(source.places.values())}
+    return lambda problem: lines.get(problem.where, -1)
+
+
+def _as_problems(source: Source, findings: Iterable[Finding]) -> list[Problem]:
+    return [source.problem(f.path, f.message, f.hint) for f in findings]
+
+
+def _algorithm(source: Source) -> tuple[Algorithm | None, list[Problem]]:
+    name = source.values.get("algo")
+    if not isinstance(name, str):
+        return None, []  # the schema says what is wrong with it
+    try:
+        algorithm = get_algorithm(name)
+        algorithm.load()
+    except UsageError as error:
+        return None, [source.problem(("algo",), error.message, error.hint)]
+    except (ImportError, AttributeError) as error:
+        return None, [source.problem(("algo",), f"the class of {name} cannot be imported ({error}).")]
+    return algorithm, []
+
+
+def _section(model: type[BaseModel], value: Any) -> Any:
+    try:
+        return model.model_validate({} if value is None else value)
+    except ValidationError:
+        return None
+
+
+def _probe(source: Source, import_paths: tuple[str, ...]) -> tuple[EnvFacts | None, list[Problem]]:
+    """Build the env once as training and evaluation will have it, and close it again."""
+    env = _section(EnvConfig, source.values.get("env"))
+    evaluation = _section(EvaluationConfig, source.values.get("evaluation"))
+    written = source.values.get("normalize")
+    normalize = None if written in (None, False) else _section(NormalizeConfig, {} if written is True else written)
+    if env is None or evaluation is None or (normalize is None and written not in (None, False)):
+        return None, []  # the schema says what is wrong
+    recipe = EnvRecipe(env, normalize, 0, evaluation.env_kwargs, import_paths)
+    try:
+        single = recipe.make(Role.TRAIN, iter(()))
+    except UsageError as error:
+        return None, [source.problem(_env_path(source, error), error.message, error.hint)]
+    with single:
+        problems = _atari_frame_skip(source, env, single)
+        steps = max_episode_steps(single)
+    try:
+        # One copy is enough to know the spaces.
+        venv, _ = EnvRecipe(env.model_copy(update={"n_envs": 1, "vec": "serial"}), *_rest(recipe)).make_training_vec()
+        venv.close()
+    except ValueError as error:
+        return None, [*problems, source.problem(("normalize",), " ".join(str(error).split()))]
+    except (AssertionError, RuntimeError, NotImplementedError) as error:
+        return None, [*problems, source.problem(("env",), f"the env cannot be vectorised: {' '.join(str(error).split())}")]
+    if evaluation.env_kwargs:
+        try:
+            recipe.make(Role.EVAL, iter(())).close()
+        except UsageError as error:
+            problems.append(source.problem(("evaluation", "env_kwargs"), error.message))
+    return EnvFacts(venv.observation_space, venv.action_space, steps, env.n_envs), problems
+
+
+def _rest(recipe: EnvRecipe) -> tuple[Any, ...]:
+    return recipe.normalize, recipe.seed, recipe.eval_kwargs, recipe.import_paths
+
+
+def _env_path(source: Source, error: UsageError) -> KeyPath:
+    """The key that most likely caused an env not to be built."""
+    written = source.values.get("env")
+    wrappers = written.get("wrappers") or [] if isinstance(written, dict) else []
+    for index, wrapper in enumerate(wrappers):
+        name = wrapper if isinstance(wrapper, str) else next(iter(wrapper), "") if isinstance(wrapper, dict) else ""
+        if name and str(name).rpartition(":")[2] in error.message:
+            return ("env", "wrappers", index)
+    return ("env", "kwargs") if "keyword" in error.message else ("env", "id")
+
+
+def _atari_frame_skip(source: Source, env: EnvConfig, single: gym.Env[Any, Any]) -> list[Problem]:
+    """ALE/*-v5 skip frames inside; AtariWrapper would skip again."""
+    inside = single.spec.kwargs.get("frameskip", 1) if single.spec else 1
+    problems = []
+    for index, wrapper in enumerate(env.wrappers):
+        if wrapper.name == "AtariWrapper" and inside != 1 and wrapper.kwargs.get("frame_skip", 4) != 1:
+            message = f"AtariWrapper would skip frames again: {env.id} already skips {inside}."
+            hint = "Write {AtariWrapper: {frame_skip: 1}}, or env.kwargs: {frameskip: 1}."
+            problems.append(source.problem(("env", "wrappers", index), message, hint))
+    return problems
+
+
+def _callbacks(source: Source, config: Config) -> list[Problem]:
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    problems = []
+    for index, callback in enumerate(config.callbacks):
+        path = ("callbacks", index)
+        try:
+            cls = load_class(callback.cls, BaseCallback, what="callback")
+        except UsageError as error:
+            problems.append(source.problem(path, error.message, error.hint))
+            continue
+        known = keyword_parameters(cls)
+        for name in callback.kwargs:
+            if name not in known:
+                problems.append(source.problem((*path, "kwargs", name), f'{callback.cls} has no keyword "{name}".'))
+    return problems
+
+
+def _device(source: Source, config: Config) -> list[Problem]:
+    import torch
+
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        message = f"{config.device} was asked for, and torch finds no usable GPU."
+        return [source.problem(("device",), message, "Use device: cpu, or install a torch build with CUDA.")]
+    return []
+
+
+def _files(source: Source, config: Config) -> list[Problem]:
+    if config.init_from is not None and not Path(config.init_from).exists():
+        return [source.problem(("init_from",), f"there is nothing at {config.init_from}.", "Name a run directory or an SB3 zip.")]
+    return []
+
+
+def _spacing(source: Source, config: Config, facts: EnvFacts) -> list[Problem]:
+    """Warn when checkpoints, which restart the envs, come too often for the episodes."""
+    every, steps = config.checkpoint.every or 0, facts.max_episode_steps
+    if not every or steps is None or every >= config.total_timesteps:
+        return []
+    needed = 3 * steps * facts.n_envs
+    if every >= needed:
+        return []
+    message = f"a checkpoint every {every:,} timesteps restarts the envs before long episodes end."
+    return [source.problem(("checkpoint", "every"), message, f"{needed:,} or more leaves room for three episodes in each env.")]
+
+
+def _with_policy(config: Config, algorithm: Algorithm, facts: EnvFacts) -> Config:
+    if "policy" in config.hyperparameters:
+        return config
+    policy = default_policy(algorithm, facts.observation_space)
+    return config.model_copy(update={"hyperparameters": {"policy": policy, **config.hyperparameters}})
+
+
+def _resolved(config: Config, algorithm: Algorithm) -> tuple[Config, list[str]]:
+    """Fill in every null whose value follows from the rest, and say what was chosen for a reason."""
+    budget = config.total_timesteps
+    small = not algorithm.is_off_policy and "Cnn" not in str(config.hyperparameters.get("policy", ""))
+    device, why = _choose_device(config, small)
+    changes: dict[str, Any] = {
+        "device": device,
+        "threads": config.threads or (1 if small else min(8, usable_cores())),
+        "log_every": max(1, budget // 200) if config.log_every is None else config.log_every,
+    }
+    if config.normalize is not None and config.normalize.gamma is None:
+        gamma = _gamma(config, algorithm)
+        changes["normalize"] = config.normalize.model_copy(update={"gamma": gamma})
+    evaluation, checkpoint = config.evaluation, config.checkpoint
+    changes["evaluation"] = evaluation.model_copy(
+        update={
+            "every": max(1, budget // 10) if evaluation.every is None else evaluation.every,
+            "deterministic": is_deterministic(config),
+        }
+    )
+    if checkpoint.every is None:
+        changes["checkpoint"] = checkpoint.model_copy(update={"every": max(1, budget // 5)})
+    if config.init_from is not None:
+        changes["init_from"] = os.path.abspath(config.init_from)
+    return config.model_copy(update=changes), [why]
+
+
+def _gamma(config: Config, algorithm: Algorithm) -> float:
+    gamma = config.hyperparameters.get("gamma")
+    if gamma is None:
+        parameter = keyword_parameters(algorithm.load()).get("gamma")
+        gamma = parameter.default if parameter is not None else 0.99
+    return float(gamma)
+
+
+def _choose_device(config: Config, small: bool) -> tuple[str, str]:
+    import torch
+
+    if config.device != "auto":
+        return config.device, f"device {config.device}: as the config says"
+    if small:
+        return "cpu", "device cpu: a small on-policy network is faster there than on a GPU"
+    if torch.cuda.is_available():
+        return "cuda", "device cuda: a GPU was found"
+    return "cpu", "device cpu: no GPU was found"
+
+
+
+
+def _leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves(item, (*path, key))
+    else:
+        yield path, value
+
+
+def _value_at(values: Any, path: KeyPath) -> Any:
+    for part in path:
+        values = values[part]
+    return values

@@ -1,0 +1,131 @@
+"""The CSV files of a run: appended row by row, cut back to a checkpoint on resume, never restarted."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.logger import KVWriter
+
+from rlrun.evaluation.statistics import Evaluation
+from rlrun.runs.files import os_errors_in_words, write_whole
+
+_STEP = "timesteps"
+
+
+class CsvFile:
+    """One CSV file whose first column is ``timesteps``.
+
+    :param columns: the other columns; more may be added later
+    :param keep_until: drop rows after this many timesteps, and torn ones: they are the work of a run that died
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str] = (), keep_until: int | None = None) -> None:
+        self.path = path
+        self._columns = [_STEP, *columns]
+        if path.exists() and keep_until is not None:
+            self._cut_back(keep_until)
+        if not path.exists():
+            write_whole(path, _line(self._columns))
+        self._stream = path.open("a", newline="", encoding="utf-8")
+
+    def _cut_back(self, keep_until: int) -> None:
+        with self.path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.reader(stream))
+        if not rows or not rows[0] or rows[0][0] != _STEP:
+            self.path.unlink()
+            return
+        self._columns = rows[0]
+        kept = [row for row in rows[1:] if len(row) == len(rows[0]) and row[0].isdigit() and int(row[0]) <= keep_until]
+        write_whole(self.path, "".join(map(_line, [self._columns, *kept])))
+
+    def add(self, timesteps: int, values: Mapping[str, Any]) -> None:
+        """Append one row; a column not seen before is added to the whole file."""
+        new = [name for name in values if name not in self._columns]
+        if new:
+            self._widen(new)
+        row = {_STEP: timesteps, **values}
+        with os_errors_in_words(f"writing {self.path.name}"):
+            self._stream.write(_line([row.get(name, "") for name in self._columns]))
+
+    def _widen(self, new: list[str]) -> None:
+        self.close()
+        with self.path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.reader(stream))[1:]
+        self._columns += new
+        write_whole(self.path, "".join(map(_line, [self._columns, *(row + [""] * len(new) for row in rows)])))
+        self._stream = self.path.open("a", newline="", encoding="utf-8")
+
+    def flush(self, to_disk: bool = False) -> None:
+        """Hand rows to the system; ``to_disk`` waits until they are on it."""
+        with os_errors_in_words(f"writing {self.path.name}"):
+            self._stream.flush()
+            if to_disk:
+                os.fsync(self._stream.fileno())
+
+    def close(self) -> None:
+        """Write out what is left and close."""
+        with os_errors_in_words(f"writing {self.path.name}"):
+            self._stream.close()
+
+
+def _line(values: Sequence[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow([v.item() if hasattr(v, "item") else v for v in values])
+    return text.getvalue()
+
+
+class RunFiles:
+    """metrics.csv, evaluations.csv and episodes.csv of a run.
+
+    :param keep_until: when resuming, the checkpoint's timesteps
+    """
+
+    def __init__(self, folder: Path, keep_until: int | None = None) -> None:
+        self.metrics = CsvFile(folder / "metrics.csv", (), keep_until)
+        self.evaluations = CsvFile(
+            folder / "evaluations.csv", ("episode", "seed", "return", "length", "success"), keep_until
+        )
+        self.episodes = CsvFile(folder / "episodes.csv", ("env", "return", "length", "success"), keep_until)
+
+    def add_evaluation(self, timesteps: int, evaluation: Evaluation) -> None:
+        """One row for each episode."""
+        for index, (seed, ret, length) in enumerate(
+            zip(evaluation.seeds, evaluation.returns, evaluation.lengths, strict=True)
+        ):
+            success = "" if evaluation.successes is None else int(evaluation.successes[index])
+            row = {"episode": index, "seed": seed, "return": ret, "length": length, "success": success}
+            self.evaluations.add(timesteps, row)
+        self.evaluations.flush()
+
+    def flush(self) -> None:
+        """Put everything on the disk, as a checkpoint wants it."""
+        for file in (self.metrics, self.evaluations, self.episodes):
+            file.flush(to_disk=True)
+
+    def close(self) -> None:
+        """Close all three."""
+        for file in (self.metrics, self.evaluations, self.episodes):
+            file.close()
+
+
+class MetricsWriter(KVWriter):
+    """SB3's logger writes its rows to metrics.csv through this."""
+
+    def __init__(self, file: CsvFile) -> None:
+        self._file = file
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """One row; values that are no numbers (figures, histograms) stay out."""
+        numbers = {k: v for k, v in key_values.items() if isinstance(v, int | float | np.number | str)}
+        numbers.pop("time/total_timesteps", None)  # the first column has it
+        self._file.add(step, numbers)
+        self._file.flush()
+
+    def close(self) -> None:
+        """The file is closed with the run's other files."""
