@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from rlrun.errors import RlrunError, UsageError, did_you_mean
 app = typer.Typer(
     name="rlrun",
     help="Train Stable-Baselines3 agents from YAML, and trust what comes out.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -64,7 +62,12 @@ _RUNS = Path("runs")
 
 def main() -> None:
     """Entry point of the console script; ends the process."""
-    sys.exit(run(sys.argv[1:]))
+    arguments = sys.argv[1:]
+    if arguments and not {"-h", "--help", "--version", "--show-completion"} & set(arguments):
+        console.keep_stdout_for_reports()
+    code = run(arguments)
+    console.flush()
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -74,8 +77,8 @@ def run(arguments: Sequence[str]) -> int:
     """
     debug = "--debug" in arguments
     try:
-        code = app([a for a in arguments if a != "--debug"], prog_name="rlrun", standalone_mode=False)
-        sys.stdout.flush()
+        given = [a for a in arguments if a != "--debug"] or ["--help"]
+        code = app(given, prog_name="rlrun", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except RlrunError as error:
         if debug:
@@ -88,7 +91,6 @@ def run(arguments: Sequence[str]) -> int:
         console.note("Interrupted.")
         return 130
     except (typer.Abort, BrokenPipeError):
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - whoever read the output is gone; nothing more to flush
         return 1
     except Exception as error:  # a bug: one sentence, and the traceback for those who ask
         if debug:
@@ -100,20 +102,16 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _print_usage_error(error: Any) -> int:
-    message = getattr(error, "format_message", lambda: str(error))().strip().rstrip(".")
-    if not message:  # no arguments: the help was printed
-        return int(getattr(error, "exit_code", 2))
+    message = getattr(error, "format_message", lambda: str(error))().strip().rstrip(".").replace("?.", "?")
     option = getattr(error, "option_name", None)
     if option:
         given = next((a.partition("=")[0] for a in sys.argv if a.startswith(option)), option)
         hint = _ZOO_HABITS.get(given) or _ZOO_HABITS.get(option) or did_you_mean(option, error.possibilities or ())
-    elif "No such command" in message:
-        hint = did_you_mean(message.split("'")[1], [command.name or "" for command in app.registered_commands])
     else:
         hint = ""
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "rlrun"
-    console.print_error(UsageError(f"{message}.", hint or f"`{path} --help` shows what there is."))
+    console.print_error(UsageError(message if message.endswith("?") else f"{message}.", hint or f"`{path} --help` shows what there is."))
     return int(getattr(error, "exit_code", 2))
 
 

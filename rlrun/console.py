@@ -5,20 +5,51 @@ Reports for people and JSON for programs go to stdout; progress, notes and error
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rlrun.errors import ConfigError, RlrunError
 
 
+# Where reports go; None: wherever sys.stdout is when they are written.
+_reports: TextIO | None = None
+
+
+def keep_stdout_for_reports() -> None:
+    """Give stdout to this module alone: what libraries print, in Python or in C, goes to stderr.
+
+    PyBullet prints a banner from C at import; with ``--json`` stdout must hold one document.
+    """
+    global _reports
+    sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):  # no file descriptors, as under some test runners
+        _reports = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
+        os.dup2(2, 1)
+        sys.stdout = sys.stderr
+
+
+def _out() -> TextIO:
+    return _reports if _reports is not None else sys.stdout
+
+
+def flush() -> None:
+    """Write reports out; whoever was to read them may be gone."""
+    try:
+        _out().flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _out().fileno())
+
+
 def print_json(value: Any) -> None:
     """Exactly one JSON document on stdout; numbers that JSON does not know become null."""
-    sys.stdout.write(json.dumps(_finite(value), indent=2) + "\n")
+    _out().write(json.dumps(_finite(value), indent=2) + "\n")
 
 
 def _finite(value: Any) -> Any:
@@ -33,7 +64,7 @@ def _finite(value: Any) -> Any:
 
 def say(text: str = "") -> None:
     """A line of a report."""
-    sys.stdout.write(text + "\n")
+    _out().write(text + "\n")
 
 
 def note(text: str) -> None:
@@ -66,10 +97,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else cell if isinstance(cell, str) else f"{cell:,}" for cell in row))
-    console = Console(file=sys.stdout, highlight=False, markup=False)
-    if not sys.stdout.isatty():
-        console = Console(file=sys.stdout, highlight=False, markup=False, width=200)
-    console.print(table)
+    Console(file=_out(), highlight=False, markup=False, width=None if _out().isatty() else 200).print(table)
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:

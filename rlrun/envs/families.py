@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
-import importlib.util
+import os
 import re
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
@@ -21,6 +25,7 @@ class Family:
     :ivar module: importing it registers the envs; None when Gymnasium has them
     :ivar extra: the extra of rlrun that installs what is needed; empty when the plain install does
     :ivar seed_every_reset: the envs draw fresh entropy at each reset, so each must be seeded
+    :ivar prints: its C code writes banners to stdout, which are thrown away
     :ivar deterministic_evaluation: whether agents are usually evaluated by their most likely action
     """
 
@@ -30,15 +35,16 @@ class Family:
     extra: str = ""
     seed_every_reset: bool = False
     deterministic_evaluation: bool = True
+    prints: bool = False
 
 
 _TABLE = (
     Family("classic control", r"(CartPole|MountainCar|MountainCarContinuous|Pendulum|Acrobot)-v\d+"),
     Family("Box2D", r"(LunarLander|LunarLanderContinuous|BipedalWalker|BipedalWalkerHardcore|CarRacing)-v\d+", "Box2D"),
     Family("toy text", r"(FrozenLake|FrozenLake8x8|Taxi|CliffWalking|CliffWalkingSlippery|Blackjack)-v\d+"),
-    Family("Panda", r"Panda\w+-v\d+", "panda_gym", "panda", seed_every_reset=True),
+    Family("Panda", r"Panda\w+-v\d+", "panda_gym", "panda", seed_every_reset=True, prints=True),
     Family("Atari", r"(ALE/\w+|\w+(NoFrameskip|Deterministic))-v\d+", "ale_py", deterministic_evaluation=False),
-    Family("PyBullet", r"\w+BulletEnv-v\d+", "pybullet_envs_gymnasium", "bullet"),
+    Family("PyBullet", r"\w+BulletEnv-v\d+", "pybullet_envs_gymnasium", "bullet", prints=True),
     Family(
         "MuJoCo",
         r"(Ant|HalfCheetah|Hopper|Humanoid|HumanoidStandup|InvertedDoublePendulum|InvertedPendulum|Pusher|Reacher"
@@ -61,6 +67,33 @@ def family_of(env_id: str) -> Family:
     return next((family for family in families() if re.fullmatch(family.pattern, env_id)), _OWN)
 
 
+@contextlib.contextmanager
+def c_output_discarded(discard: bool = True) -> Iterator[None]:
+    """Throw away what C code prints meanwhile."""
+    if not discard:
+        yield
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept, nowhere = {number: os.dup(number) for number in (1, 2)}, os.open(os.devnull, os.O_WRONLY)
+    try:
+        for number in kept:
+            os.dup2(nowhere, number)
+        yield
+    finally:
+        _flush_c_output()
+        for number, copy in kept.items():
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)
+
+
+def _flush_c_output() -> None:
+    """C keeps what it prints in a buffer of its own."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).fflush(None)
+
+
 def import_family(env_id: str) -> Family:
     """Import what registers an env.
 
@@ -69,7 +102,8 @@ def import_family(env_id: str) -> Family:
     family = family_of(env_id)
     if family.module:
         try:
-            importlib.import_module(family.module)
+            with c_output_discarded(family.prints):
+                importlib.import_module(family.module)
         except ImportError as error:
             package = f"rlrun[{family.extra}]" if family.extra else "rlrun"
             message = f"{env_id} needs the module {family.module}, which cannot be imported ({error})."

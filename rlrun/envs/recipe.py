@@ -41,7 +41,7 @@ from stable_baselines3.common.vec_env import (
 
 from rlrun.config.classes import import_module, is_class_path, load_class, make_importable
 from rlrun.config.schema import Config, EnvConfig, NormalizeConfig
-from rlrun.envs.families import check_registered, import_family
+from rlrun.envs.families import c_output_discarded, check_registered, import_family
 from rlrun.envs.normalization import Statistics, set_statistics
 from rlrun.envs.seeding import SeededResets, Stream, endless_seeds
 from rlrun.envs.wrappers import KNOWN, check_kwargs, wrapper_class
@@ -140,20 +140,21 @@ class EnvRecipe:
     def _make_bare(self, role: Role) -> tuple[gym.Env[Any, Any], bool]:
         """The env as its author made it, and whether every one of its resets must be seeded."""
         kwargs = self.env.kwargs if role is Role.TRAIN else {**self.env.kwargs, **self.eval_kwargs}
-        render_mode = "rgb_array" if role is Role.VIDEO else None
+        if role is Role.VIDEO:
+            kwargs = {**kwargs, "render_mode": "rgb_array"}
         for module in self.env.imports:
             _import_user_module(module)
         env_id = self.env.id
         if is_class_path(env_id):
             cls = load_class(env_id, gym.Env, what="env")
-            with_mode = {**kwargs, "render_mode": render_mode} if render_mode else kwargs
-            return _constructed(env_id, partial(cls, **with_mode)), bool(self.env.seed_every_reset)
+            return _constructed(env_id, partial(cls, **kwargs)), bool(self.env.seed_every_reset)
         module, _, name = env_id.rpartition(":")
         if module:
             _import_user_module(module)
         family = import_family(name)
         check_registered(name)
-        env = _constructed(env_id, partial(gym.make, name, render_mode=render_mode, **kwargs))
+        with c_output_discarded(family.prints):
+            env = _constructed(env_id, partial(gym.make, name, **kwargs))
         chosen = self.env.seed_every_reset
         return env, family.seed_every_reset if chosen is None else chosen
 

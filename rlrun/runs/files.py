@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -109,6 +110,8 @@ def _represent_str(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
 
 def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
     text = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}.get(repr(value), repr(value))
+    # By YAML 1.1 "1e-08" is a string and "1.0e-08" a number; by 1.2 both are numbers.
+    text = re.sub(r"^(-?\d+)e", r"\1.0e", text)
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
 
