@@ -32,6 +32,10 @@ class UsageError(RlrunError):
     exit_code = 2
 
 
+class MissingPackage(UsageError):
+    """An optional package is not installed."""
+
+
 class Interrupted(RlrunError):
     """Ctrl-C or SIGTERM ended the work (exit code 130 or 143); the state is saved."""
 
@@ -46,12 +50,14 @@ class Problem:
 
     :ivar path: the YAML path of the value, such as ``env.n_envs``; empty for the whole file
     :ivar where: the file and line, or the flag, that the value came from
+    :ivar is_missing_package: only an optional package is lacking
     """
 
     message: str
     path: str = ""
     where: str = ""
     hint: str = ""
+    is_missing_package: bool = False
 
     def __str__(self) -> str:
         place = ": ".join(part for part in (self.where, self.path) if part)

@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 
 import gymnasium as gym
 
-from rlrun.errors import UsageError, did_you_mean
+from rlrun.errors import MissingPackage, UsageError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _flush_c_output() -> None:
 def import_family(env_id: str) -> Family:
     """Import what registers an env.
 
-    :raises UsageError: when its package is not installed, with the command that installs it
+    :raises MissingPackage: when its package is not installed, with the command that installs it
     """
     family = family_of(env_id)
     if family.module:
@@ -107,7 +107,7 @@ def import_family(env_id: str) -> Family:
         except ImportError as error:
             package = f"rlrun[{family.extra}]" if family.extra else "rlrun"
             message = f"{env_id} needs the module {family.module}, which cannot be imported ({error})."
-            raise UsageError(message, f"Install it: pip install '{package}'") from None
+            raise MissingPackage(message, f"Install it: pip install '{package}'") from None
     if family.module == "ale_py":
         import ale_py
 

@@ -21,7 +21,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -75,6 +75,10 @@ class EnvRecipe:
     def from_config(cls, config: Config, import_paths: Sequence[str] = ()) -> EnvRecipe:
         """The recipe that a resolved config describes."""
         return cls(config.env, config.normalize, config.seed, config.evaluation.env_kwargs, tuple(import_paths))
+
+    def single(self) -> EnvRecipe:
+        """The same with one env copy, in this process."""
+        return replace(self, env=self.env.model_copy(update={"n_envs": 1, "vec": "serial"}))
 
     def make(self, role: Role, seeds: Iterator[int]) -> gym.Env[Any, Any]:
         """One wrapped env.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from rlrun.config.schema import Config, EnvConfig, EvaluationConfig, NormalizeCo
 from rlrun.config.signatures import keyword_parameters
 from rlrun.config.yaml import KeyPath
 from rlrun.envs.recipe import EnvRecipe, Role, max_episode_steps
-from rlrun.errors import ConfigError, Problem, UsageError, shown
+from rlrun.errors import ConfigError, MissingPackage, Problem, UsageError, shown
 from rlrun.evaluation.evaluate import is_deterministic
 from rlrun.runs.provenance import usable_cores
 from rlrun.training.trackers import check_trackers
@@ -36,6 +36,7 @@ class Plan:
     :ivar import_paths: folders of the user's that are importable
     :ivar warnings: what is allowed but looks wrong
     :ivar notes: what was decided for the user, and why
+    :ivar facts: what the probe of the env found; None when it was not built
     """
 
     config: Config
@@ -44,6 +45,7 @@ class Plan:
     import_paths: tuple[str, ...]
     warnings: tuple[Problem, ...]
     notes: tuple[str, ...]
+    facts: EnvFacts | None = None
 
     @property
     def recipe(self) -> EnvRecipe:
@@ -94,7 +96,7 @@ def make_plan(source: Source, probe_env: bool = True) -> Plan:
     if problems or config is None or algorithm is None:
         raise ConfigError(sorted(problems, key=_order(source)))
     resolved, notes = _resolved(config, algorithm)
-    return Plan(resolved, source, algorithm, import_paths, tuple(warnings), tuple(notes))
+    return Plan(resolved, source, algorithm, import_paths, tuple(warnings), tuple(notes), facts)
 
 
 def user_folders(config_path: Path | None) -> tuple[str, ...]:
@@ -147,13 +149,14 @@ def _probe(source: Source, import_paths: tuple[str, ...]) -> tuple[EnvFacts | No
     try:
         single = recipe.make(Role.TRAIN, iter(()))
     except UsageError as error:
-        return None, [source.problem(_env_path(source, error), error.message, error.hint)]
+        problem = source.problem(_env_path(source, error), error.message, error.hint)
+        return None, [replace(problem, is_missing_package=isinstance(error, MissingPackage))]
     with single:
         problems = _atari_frame_skip(source, env, single)
         steps = max_episode_steps(single)
     try:
         # One copy is enough to know the spaces.
-        venv, _ = EnvRecipe(env.model_copy(update={"n_envs": 1, "vec": "serial"}), *_rest(recipe)).make_training_vec()
+        venv, _ = recipe.single().make_training_vec()
         venv.close()
     except ValueError as error:
         return None, [*problems, source.problem(("normalize",), " ".join(str(error).split()))]
@@ -165,10 +168,6 @@ def _probe(source: Source, import_paths: tuple[str, ...]) -> tuple[EnvFacts | No
         except UsageError as error:
             problems.append(source.problem(("evaluation", "env_kwargs"), error.message))
     return EnvFacts(venv.observation_space, venv.action_space, steps, env.n_envs), problems
-
-
-def _rest(recipe: EnvRecipe) -> tuple[Any, ...]:
-    return recipe.normalize, recipe.seed, recipe.eval_kwargs, recipe.import_paths
 
 
 def _env_path(source: Source, error: UsageError) -> KeyPath:

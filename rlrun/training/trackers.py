@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,8 @@ def check_trackers(source: Source, config: Config) -> list[Problem]:
         elif importlib.util.find_spec(known[tracker.name].module) is None:
             extra = known[tracker.name].extra
             message = f"the package of the tracker {tracker.name} is not installed."
-            problems.append(source.problem(path, message, f"Install it: pip install 'rlrun[{extra}]'"))
+            problem = source.problem(path, message, f"Install it: pip install 'rlrun[{extra}]'")
+            problems.append(replace(problem, is_missing_package=True))
     return problems
 
 
