@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlrun.config import locate
 from rlrun.config.loading import Override, Source, read_source
-from rlrun.console import duration, size, terminal_reporter
+from rlrun.console import describe_evaluation, duration, size, terminal_reporter
 from rlrun.errors import ConfigError, Problem, UsageError
 from rlrun.runs.directory import RunDirectory, delete_run, find_run, iterate_runs
 from rlrun.runs.files import write_json, write_whole
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ConfigLike = str | Path | Mapping[str, Any]
 RUNS = "runs"
+_RESULTS = "results.json"
 # What may be changed when an existing run is evaluated; anything else would be another agent.
 _EVALUATION_KEYS = ("env.kwargs.", "evaluation.")
 
@@ -163,6 +164,7 @@ class Run:
             "checkpoints": self.directory.checkpoint_steps(),
             **pointers,
             "last_evaluation": last_evaluation(self.path),
+            "results": self._stored_results(),
             "bytes": self.directory.size(),
             "versions": manifest.get("versions"),
             "hardware": manifest.get("hardware"),
@@ -188,6 +190,8 @@ class Run:
             "time": duration(values["seconds"] or 0),
             "checkpoints": ", ".join(kept),
             "evaluated": "",
+            "final": "",
+            "best": "",
             "notes": "; ".join(values["notes"] or ()),
             "size": size(values["bytes"]),
             "machine": "{cpu}, {cores} cores".format(**values["hardware"]) if values["hardware"] else "",
@@ -197,7 +201,19 @@ class Run:
         }
         if last:
             words["evaluated"] = f"{last['mean_return']:.2f} over {last['episodes']} episodes at {last['timesteps']:,}"
+        for name, result in (values["results"] or {}).items():
+            words[name] = describe_evaluation(result)
         return words
+
+    def whereabouts(self) -> dict[str, str]:
+        """Where the best model is, and the commands for a closer look."""
+        pointers = ((name, self.directory.pointer(name)) for name in ("best", "final", "latest"))
+        steps = next((steps for _, steps in pointers if steps is not None), None)
+        return {
+            "model": str(self.directory.checkpoint_path(steps) / "model.zip") if steps is not None else "",
+            "curves": f"tensorboard --logdir {self.path}",
+            "again": f"rlrun eval {self.path}",
+        }
 
     def listing(self) -> dict[str, Any]:
         """One row of ``rlrun runs``, from the manifest alone."""
@@ -235,17 +251,23 @@ class Run:
         final, best = (self.directory.pointer(name) for name in ("final", "best"))
         if final is None or self.config.evaluation.episodes == 0:
             return {"final": None, "best": None}
-        stored = self.path / "results.json"
-        if stored.exists():
-            return dict(json.loads(stored.read_text()))
+        stored = self._stored_results()
+        if stored is not None and stored["final"]["timesteps"] == final:
+            return stored
         at_end = self.evaluate(checkpoint="final").as_dict()
         if best is None:
             best = final
         at_best = {**at_end, "checkpoint": "best"} if best == final else self.evaluate(checkpoint="best").as_dict()
         results = {"final": at_end, "best": at_best}
-        write_json(stored, results)
+        write_json(self.path / _RESULTS, results)
         self.directory.update_manifest({"mean_return": at_end["mean_return"]})
         return results
+
+    def _stored_results(self) -> dict[str, Any] | None:
+        try:
+            return dict(json.loads((self.path / _RESULTS).read_text()))
+        except (OSError, ValueError):
+            return None
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, status={self.status!r})"
@@ -474,7 +496,9 @@ def _evaluate(agent: Any, run: str, checkpoint: str, episodes: int | None, seed:
     config = agent.config
     seeds = episode_seeds(config, Stream.EVALUATION, episodes, seed)
     if not seeds:
-        raise ConfigError([Problem("the config evaluates no episodes.", "evaluation.episodes", hint="Use --episodes N.")])
+        raise ConfigError(
+            [Problem("the config evaluates no episodes.", "evaluation.episodes", hint="Use --episodes N.")]
+        )
     evaluation = play(
         agent.model,
         agent.recipe,

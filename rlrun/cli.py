@@ -26,7 +26,9 @@ app = typer.Typer(
 _ZOO_HABITS = {
     **dict.fromkeys(("-n", "--n-timesteps"), "rlrun calls it --timesteps."),
     **dict.fromkeys(("-f", "--log-folder", "--folder"), "rlrun calls it --run-dir."),
-    **dict.fromkeys(("-i", "--trained-agent"), "To continue a run: rlrun resume RUN. To start from its weights: --init RUN."),
+    **dict.fromkeys(
+        ("-i", "--trained-agent"), "To continue a run: rlrun resume RUN. To start from its weights: --init RUN."
+    ),
     **dict.fromkeys(("-params", "--hyperparams", "-p"), "rlrun writes --set hyperparameters.gamma=0.99"),
     **dict.fromkeys(("-conf", "--conf-file"), "rlrun calls it --config."),
     "--env-kwargs": "rlrun writes --set env.kwargs.x=1",
@@ -51,11 +53,15 @@ ConfigArgument = Annotated[
 ConfigOption = Annotated[str | None, typer.Option("--config", "-c", help="The same, as a flag.")]
 AlgoOption = Annotated[str | None, typer.Option(help="With --env: find the shipped config.")]
 EnvOption = Annotated[str | None, typer.Option(help="With --algo: find the shipped config.")]
-SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Replace a value; may be repeated.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value; may be repeated.")
+]
 SeedOption = Annotated[int | None, typer.Option(help="Sugar for --set seed=N.")]
 RunDirOption = Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, a unique part of its name, or latest.")]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run directory, a unique part of its name, or latest.")
+]
 
 _RUNS = Path("runs")
 
@@ -111,7 +117,9 @@ def _print_usage_error(error: Any) -> int:
         hint = ""
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "rlrun"
-    console.print_error(UsageError(message if message.endswith("?") else f"{message}.", hint or f"`{path} --help` shows what there is."))
+    console.print_error(
+        UsageError(message if message.endswith("?") else f"{message}.", hint or f"`{path} --help` shows what there is.")
+    )
     return int(getattr(error, "exit_code", 2))
 
 
@@ -147,12 +155,12 @@ def _config(argument: str | None, option: str | None, algo: str | None, env: str
     raise UsageError(f"{missing} is missing.", "For instance: rlrun train --config CartPole-v1/ppo")
 
 
-def _overrides(pairs: Sequence[str], **sugar: Any) -> list[Any]:
+def _overrides(pairs: Sequence[str] | None, **sugar: Any) -> list[Any]:
     from rlrun.config.loading import Override
 
     flags = {"device": "--device", "init_from": "--init", "max_time": "--max-time"}
     return [
-        *(Override.parse(pair) for pair in pairs),
+        *(Override.parse(pair) for pair in pairs or ()),
         *(Override(key, value, flags[key]) for key, value in sugar.items() if value is not None),
     ]
 
@@ -163,11 +171,13 @@ def train(
     config_option: ConfigOption = None,
     algo: AlgoOption = None,
     env: EnvOption = None,
-    set_: SetOption = [],
+    set_: SetOption = None,
     seed: SeedOption = None,
     timesteps: Annotated[int | None, typer.Option(help="Sugar for --set total_timesteps=N.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
-    init: Annotated[str | None, typer.Option(metavar="RUN|ZIP", help="Start from these weights and statistics.")] = None,
+    init: Annotated[
+        str | None, typer.Option(metavar="RUN|ZIP", help="Start from these weights and statistics.")
+    ] = None,
     max_time: Annotated[str | None, typer.Option(help="Stop cleanly after this long, such as 3h50m.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run directory.")] = None,
     resume_: Annotated[bool, typer.Option("--resume", help="With --name: continue that run if it is there.")] = False,
@@ -200,6 +210,8 @@ def _report_training(run: Any, as_json: bool) -> None:
         if summary[which]:
             at = f" (at {summary[which]['timesteps']:,} timesteps)"
             console.say(f"{which}: {console.describe_evaluation(summary[which])}{at}")
+    for what, where in run.whereabouts().items():
+        console.say(f"{what:<8} {where}")
     console.say(str(run.path))
 
 
@@ -229,7 +241,7 @@ def eval_(
     deterministic: Annotated[
         bool | None, typer.Option("--deterministic/--stochastic", help="Default: what the config says.")
     ] = None,
-    set_: SetOption = [],
+    set_: SetOption = None,
     fail_under: Annotated[
         float | None, typer.Option(help="Exit 1 when the lower end of the interval is below this.")
     ] = None,
@@ -281,8 +293,10 @@ def check(
     config_option: ConfigOption = None,
     algo: AlgoOption = None,
     env: EnvOption = None,
-    set_: SetOption = [],
-    explain: Annotated[bool, typer.Option("--explain", help="Print every resolved value and where it came from.")] = False,
+    set_: SetOption = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print every resolved value and where it came from.")
+    ] = False,
     no_env: Annotated[bool, typer.Option("--no-env", help="Do not build the env.")] = False,
     all_: Annotated[bool, typer.Option("--all", help="Check ./configs, or else the shipped configs.")] = False,
     json_: JsonOption = False,
@@ -357,7 +371,9 @@ def schema() -> None:
 @app.command(name="check-env")
 def check_env(
     env: Annotated[str, typer.Argument(metavar="ID", help="Registered id, module:Id-v0, or module:Class.")],
-    set_: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="env.kwargs.x=1 or env.imports=[pkg].")] = [],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="env.kwargs.x=1 or env.imports=[pkg].")
+    ] = None,
     json_: JsonOption = False,
 ) -> int:
     """Is this env correct, repeatable, fast, renderable?"""
@@ -415,7 +431,9 @@ def prune(
 
 @app.command()
 def smoke(
-    configs_: Annotated[list[str], typer.Argument(metavar="[CONFIG]...", help="Default: ./configs, else the shipped.")] = [],
+    configs_: Annotated[
+        list[str] | None, typer.Argument(metavar="[CONFIG]...", help="Default: ./configs, else the shipped.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="A missing optional package is a failure.")] = False,
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit XML report.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for each config.")] = 120.0,
@@ -423,7 +441,7 @@ def smoke(
     json_: JsonOption = False,
 ) -> int:
     """Every config through train, save, load, resume and evaluate in seconds: for CI."""
-    report = rlrun.smoke(configs_, strict=strict, timeout=timeout, jobs=jobs, junit=junit, progress=console.note)
+    report = rlrun.smoke(configs_ or (), strict=strict, timeout=timeout, jobs=jobs, junit=junit, progress=console.note)
     if json_:
         console.print_json(report.as_dict())
     else:

@@ -17,7 +17,6 @@ from typing import Any, TextIO
 
 from rlrun.errors import ConfigError, RlrunError
 
-
 # Where reports go; None: wherever sys.stdout is when they are written.
 _reports: TextIO | None = None
 
@@ -110,10 +109,11 @@ def print_facts(facts: Mapping[str, Any]) -> None:
 
 def describe_evaluation(result: Mapping[str, Any]) -> str:
     """``500.0 ± 0.0 over 20 episodes, 95 % interval [500.0, 500.0]`` of an evaluation's plain values."""
-    text = f"{_number(result['mean_return'])} ± {_number(result['std_return'])} over {result['episodes']} episodes"
+    digits = 1 if abs(result["mean_return"]) >= 10 else 2
+    text = f"{result['mean_return']:.{digits}f} ± {result['std_return']:.{digits}f} over {result['episodes']} episodes"
     if result.get("ci95"):
         low, high = result["ci95"]
-        text += f", 95 % interval [{_number(low)}, {_number(high)}]"
+        text += f", 95 % interval [{low:.{digits}f}, {high:.{digits}f}]"
     if result.get("success_rate") is not None:
         text += f", success rate {result['success_rate']:.2f}"
     return text
@@ -162,7 +162,7 @@ class LineReporter:
             return
         self._next = timesteps + max(1, self._total // 10)
         speed = (timesteps - self._before) / max(time.monotonic() - self._began, 1e-9)
-        left = duration((self._total - timesteps) / max(speed, 1e-9))
+        left = duration(max(0, self._total - timesteps) / max(speed, 1e-9))
         text = f"{timesteps:,}/{self._total:,} timesteps, {speed:,.0f}/s, {left} left"
         note(text if mean_return is None else f"{text}, training return {_number(mean_return)}")
 

@@ -110,7 +110,9 @@ def smoke(
         if strict and case.result == "skipped":
             case = replace(case, result="failed")
         if progress is not None:
-            progress(f"{case.result:8}{case.config} ({case.seconds:.1f} s)" + (f": {case.detail}" if case.detail else ""))
+            progress(
+                f"{case.result:8}{case.config} ({case.seconds:.1f} s)" + (f": {case.detail}" if case.detail else "")
+            )
         return case
 
     with ThreadPoolExecutor(max_workers=jobs) as pool:
@@ -207,7 +209,13 @@ def _cut_down(plan: Any) -> list[Override]:
     config, hyper = plan.config, plan.config.hyperparameters
     n_envs = min(config.env.n_envs, _MAX_ENVS)
     cls = plan.algorithm.load()
-    cut: dict[str, Any] = {"env.n_envs": n_envs, "trackers": [], "init_from": None, "max_time": None, "early_stop": None}
+    cut: dict[str, Any] = {
+        "env.n_envs": n_envs,
+        "trackers": [],
+        "init_from": None,
+        "max_time": None,
+        "early_stop": None,
+    }
     cut |= {"evaluation.every": 0, "evaluation.episodes": 1, "evaluation.seeds": None, "threads": 1}
     if plan.algorithm.is_off_policy:
         # Hindsight goals need one whole episode in each env before learning starts.

@@ -34,7 +34,7 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
         # seed=None: rlrun seeds the generators itself, and SB3 would seed the envs over again.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # `rlrun check` says what is worth saying, once
-            return cls(env=venv, device=device or config.device, seed=None, **kwargs)  # type: ignore[no-any-return]
+            return cls(env=venv, device=device or config.device, seed=None, **kwargs)
     except (AssertionError, ValueError, TypeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{cls.__name__} refuses this config: {reason}") from error

@@ -81,11 +81,17 @@ def _policy_fits(values: Mapping[str, Any], facts: EnvFacts) -> list[Finding]:
         return []
     is_dict = isinstance(space, spaces.Dict)
     if is_dict and not policy.startswith("MultiInput"):
-        return [Finding(path, f"{policy} cannot read a Dict observation.", f'Use "{policy.replace("Mlp", "MultiInput")}".')]
+        return [
+            Finding(path, f"{policy} cannot read a Dict observation.", f'Use "{policy.replace("Mlp", "MultiInput")}".')
+        ]
     if not is_dict and policy.startswith("MultiInput"):
         return [Finding(path, f"{policy} reads Dict observations, and this env gives {space}.", 'Use "MlpPolicy".')]
     if policy.startswith("Cnn") and not is_image_space(space):
-        return [Finding(path, f"{policy} reads images, and this env gives {space}.", f'Use "{policy.replace("Cnn", "Mlp")}".')]
+        return [
+            Finding(
+                path, f"{policy} reads images, and this env gives {space}.", f'Use "{policy.replace("Cnn", "Mlp")}".'
+            )
+        ]
     return []
 
 
@@ -115,7 +121,9 @@ def _minibatches(values: Mapping[str, Any], facts: EnvFacts) -> tuple[list[Findi
     batch = values.get("batch_size")
     if rollout == 1 and values.get("normalize_advantage"):
         message = "a rollout of one timestep cannot have its advantages normalized."
-        return [Finding(("hyperparameters", "n_steps"), message, "Raise n_steps, or set normalize_advantage: false.")], []
+        return [
+            Finding(("hyperparameters", "n_steps"), message, "Raise n_steps, or set normalize_advantage: false.")
+        ], []
     if not isinstance(batch, int):
         return [], []
     path = ("hyperparameters", "batch_size")
@@ -139,8 +147,9 @@ def _memory(algorithm: Algorithm, values: Mapping[str, Any], facts: EnvFacts) ->
     available = psutil.virtual_memory().available
     if needed <= available:
         return []
-    message = f"a replay buffer of {int(values['buffer_size']):,} timesteps needs {_gib(needed)}, and {_gib(available)} is free."
-    fitting = int(values["buffer_size"] * available * 0.8 / needed)
+    rows = int(values["buffer_size"])
+    message = f"a replay buffer of {rows:,} timesteps needs {_gib(needed)}, and {_gib(available)} is free."
+    fitting = int(rows * available * 0.8 / needed)
     return [Finding(("hyperparameters", "buffer_size"), message, f"About {fitting:,} would fit.")]
 
 

@@ -46,10 +46,17 @@ _BOUNDS = {
     "exploration_fraction": (0, 1),
     "exploration_initial_eps": (0, 1),
     "exploration_final_eps": (0, 1),
-    **dict.fromkeys(("n_steps", "batch_size", "n_epochs", "buffer_size", "n_delta", "stats_window_size"), (1, math.inf)),
+    **dict.fromkeys(
+        ("n_steps", "batch_size", "n_epochs", "buffer_size", "n_delta", "stats_window_size"), (1, math.inf)
+    ),
     **dict.fromkeys(("target_update_interval", "policy_delay", "n_sampled_goal"), (1, math.inf)),
     **dict.fromkeys(("learning_rate", "learning_starts", "clip_range", "max_grad_norm"), (0, math.inf)),
 }
+_ACTIVATIONS = (
+    *("ReLU", "Tanh", "ELU", "GELU", "SELU", "SiLU", "Mish", "LeakyReLU"),
+    *("Sigmoid", "Softplus", "Softsign", "Hardtanh", "Identity"),
+)
+_OPTIMIZERS = ("Adam", "AdamW", "SGD", "RMSprop", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta")
 _CHOICES = {"goal_selection_strategy": ("future", "final", "episode")}
 
 
@@ -100,7 +107,9 @@ def _keywords(
     for name, value in given.items():
         here = (*path, name)
         if name in passed_on or (name in _SET_ELSEWHERE and name in parameters):
-            walk.fail(here, f'"{name}" is not set here.', _SET_ELSEWHERE.get(name, "The algorithm passes it on by itself."))
+            walk.fail(
+                here, f'"{name}" is not set here.', _SET_ELSEWHERE.get(name, "The algorithm passes it on by itself.")
+            )
         elif name not in parameters:
             walk.fail(here, f'{cls.__name__} has no keyword "{name}".', _unknown_hint(name, parameters, algorithm))
         elif name == "policy" and algorithm is not None:
@@ -138,7 +147,7 @@ def policy_class(cls: Any, value: Any) -> type:
 
     if not isinstance(value, str):
         raise UsageError(f"the policy must be a name, not {value!r}.", f"Known: {', '.join(cls.policy_aliases)}.")
-    return load_class(value, BasePolicy, cls.policy_aliases, "policy")  # type: ignore[no-any-return]
+    return load_class(value, BasePolicy, cls.policy_aliases, "policy")
 
 
 def _policy(walk: _Walk, cls: Any, value: Any, path: KeyPath) -> Any:
@@ -214,7 +223,11 @@ def _schedule_hint(value: Any) -> str:
 
 def _check_range(walk: _Walk, name: str, value: Any, path: KeyPath) -> None:
     if name in _CHOICES and value not in _CHOICES[name]:
-        walk.fail(path, f"must be one of {', '.join(_CHOICES[name])}, not {shown(value)}.", did_you_mean(value, _CHOICES[name]))
+        walk.fail(
+            path,
+            f"must be one of {', '.join(_CHOICES[name])}, not {shown(value)}.",
+            did_you_mean(value, _CHOICES[name]),
+        )
     if name in _BOUNDS and isinstance(value, int | float) and not isinstance(value, bool):
         low, high = _BOUNDS[name]
         if not low <= value <= high:
@@ -240,11 +253,9 @@ def allowed_classes(expected: type) -> dict[str, type]:
     from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-    activations = "ReLU Tanh ELU GELU SELU SiLU Mish LeakyReLU Sigmoid Softplus Softsign Hardtanh Identity".split()
-    optimizers = "Adam AdamW SGD RMSprop Adamax NAdam RAdam Adagrad Adadelta".split()
     known = [
-        *(getattr(torch.nn, name) for name in activations),
-        *(getattr(torch.optim, name) for name in optimizers),
+        *(getattr(torch.nn, name) for name in _ACTIVATIONS),
+        *(getattr(torch.optim, name) for name in _OPTIMIZERS),
         RMSpropTFLike,
         torch_layers.NatureCNN,
         torch_layers.FlattenExtractor,

@@ -29,7 +29,7 @@ class Algorithm:
     def load(self) -> type[BaseAlgorithm]:
         """The SB3 class. Imports torch."""
         module, _, name = self.target.partition(":")
-        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+        return getattr(importlib.import_module(module), name)
 
     @property
     def is_off_policy(self) -> bool:

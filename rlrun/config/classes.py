@@ -48,7 +48,9 @@ def _import(text: str) -> Any:
             raise UsageError(f'the module "{module_name}" was not found.', hint) from None
         raise UsageError(f'importing "{module_name}" failed: {error}.', "Install what it needs.") from error
     except Exception as error:  # whatever the user's module raises is reported as theirs
-        raise UsageError(f'importing "{module_name}" failed: {type(error).__name__}: {error}', "Mend the module.") from error
+        raise UsageError(
+            f'importing "{module_name}" failed: {type(error).__name__}: {error}', "Mend the module."
+        ) from error
     if not hasattr(module, name):
         hint = did_you_mean(name, [n for n in dir(module) if not n.startswith("_")])
         raise UsageError(f'the module "{module_name}" has no "{name}".', hint)
@@ -62,7 +64,7 @@ def import_module(name: str) -> Any:
 
 
 def make_importable(folders: Iterable[str | Path]) -> None:
-    """Put the user's folders on the module path (a console script has the current one not on it), after what is there."""
+    """Put the user's folders on the module path, after what is there: a console script lacks even the current one."""
     for folder in map(str, folders):
         if folder not in sys.path:
             sys.path.append(folder)

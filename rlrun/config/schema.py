@@ -48,7 +48,9 @@ class EnvConfig(Section):
     vec: Literal["auto", "serial", "workers"] = Field(
         "auto", description="Where the copies run: `serial` in this process, `workers` in processes of their own."
     )
-    kwargs: dict[str, Any] = Field({}, description="Keyword arguments of `gymnasium.make` (or of the class), for every role.")
+    kwargs: dict[str, Any] = Field(
+        {}, description="Keyword arguments of `gymnasium.make` (or of the class), for every role."
+    )
     imports: list[str] = Field([], description="Modules to import first, because importing them registers the env.")
     wrappers: list[WrapperConfig] = Field(
         [], description="Gymnasium wrappers, innermost first: names, `module:Class`, or `{name: {keyword: value}}`."
@@ -80,7 +82,9 @@ class NormalizeConfig(Section):
     """VecNormalize's own keyword arguments."""
 
     norm_obs: bool = Field(True, description="Normalize observations by their running mean and standard deviation.")
-    norm_reward: bool = Field(True, description="Divide training rewards by the running deviation of the discounted return.")
+    norm_reward: bool = Field(
+        True, description="Divide training rewards by the running deviation of the discounted return."
+    )
     clip_obs: Annotated[Float, Field(gt=0)] = Field(10.0, description="Largest absolute normalized observation.")
     clip_reward: Annotated[Float, Field(gt=0)] = Field(10.0, description="Largest absolute normalized reward.")
     gamma: Annotated[Float, Field(ge=0, le=1)] | None = Field(
@@ -119,7 +123,9 @@ class CheckpointConfig(Section):
 class EarlyStopConfig(Section):
     """Reasons to end training before the budget."""
 
-    mean_return: Float | None = Field(None, description="Stop when the mean training return of the window reaches this.")
+    mean_return: Float | None = Field(
+        None, description="Stop when the mean training return of the window reaches this."
+    )
     window: Positive = Field(100, description="Number of last training episodes the mean is taken over.")
     patience: Positive | None = Field(None, description="Stop after this many evaluations in a row without a new best.")
 
@@ -133,7 +139,7 @@ class EarlyStopConfig(Section):
 class CallbackConfig(Section):
     """A callback of the user's own."""
 
-    model_config = ConfigDict(**{**Section.model_config, "populate_by_name": True})  # type: ignore[typeddict-item]
+    model_config = ConfigDict(**{**Section.model_config, "populate_by_name": True})
 
     cls: str = Field(alias="class", description="`module:Class`, a subclass of SB3's BaseCallback.")
     kwargs: dict[str, Any] = Field({}, description="Its keyword arguments.")
@@ -210,5 +216,3 @@ def parse_duration(text: str) -> float:
         raise ValueError('must be seconds or a duration such as "3h50m"')
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
-
-

@@ -17,7 +17,7 @@ def keyword_parameters(cls: type) -> dict[str, inspect.Parameter]:
     for base in cls.__mro__:
         if "__init__" not in vars(base):
             continue
-        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
         variadic = any(p.kind is p.VAR_KEYWORD for p in parameters)
         for parameter in parameters:
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
@@ -74,7 +74,9 @@ def _words(annotation: Any) -> str:
         return "a schedule"
     if origin is tuple:
         return "a list of " + " and ".join(_words(a) for a in typing.get_args(annotation))
-    return {list: "a list", dict: "a section"}.get(origin or annotation, str(getattr(annotation, "__name__", annotation)))
+    return {list: "a list", dict: "a section"}.get(
+        origin or annotation, str(getattr(annotation, "__name__", annotation))
+    )
 
 
 def accepts_schedule(annotation: Any) -> bool:

@@ -58,13 +58,21 @@ def read_yaml(path: Path) -> Document:
             data = stream.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise ConfigError(
-                [Problem(f"is larger than {MAX_BYTES // 1024} KiB, so it is no config.", where=where, hint="Check the path.")]
+                [
+                    Problem(
+                        f"is larger than {MAX_BYTES // 1024} KiB, so it is no config.",
+                        where=where,
+                        hint="Check the path.",
+                    )
+                ]
             )
         text = data.decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError([Problem("there is no such file.", where=where)]) from None
     except IsADirectoryError:
-        raise ConfigError([Problem("is a directory, not a config.", where=where, hint="Name a YAML file in it.")]) from None
+        raise ConfigError(
+            [Problem("is a directory, not a config.", where=where, hint="Name a YAML file in it.")]
+        ) from None
     except UnicodeDecodeError:
         raise ConfigError([Problem("is not UTF-8 text.", where=where, hint="Save it as UTF-8.")]) from None
     except OSError as error:
@@ -84,7 +92,9 @@ def parse_yaml(text: str, where: str) -> Document:
     except yaml.MarkedYAMLError as error:
         raise ConfigError([_syntax_problem(error, where)]) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = "is nested too deeply" if isinstance(error, RecursionError) else f"is not valid YAML: {_first_line(error)}"
+        reason = (
+            "is nested too deeply" if isinstance(error, RecursionError) else f"is not valid YAML: {_first_line(error)}"
+        )
         raise ConfigError([Problem(f"{reason}.", where=where)]) from None
     reader = _Reader(where)
     return Document(reader.read(node, (), 0) if node is not None else None, reader.lines)
@@ -115,19 +125,20 @@ class _Reader:
             self.fail(line, f"the tag {_short_tag(node.tag)} is not allowed: reading a config never runs code.")
         if isinstance(node, yaml.SequenceNode):
             return [self.read(child, (*path, i), depth + 1) for i, child in enumerate(node.value)]
-        assert isinstance(node, yaml.MappingNode)
         return self.mapping(node, path, depth)
 
-    def mapping(self, node: yaml.MappingNode, path: KeyPath, depth: int) -> dict[str, Any]:
+    def mapping(self, node: yaml.Node, path: KeyPath, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             key = self.scalar(key_node, line) if isinstance(key_node, yaml.ScalarNode) else None
-            if key is None or isinstance(key_node.value, str) and key_node.value == "<<":
+            if key is None or key == "<<":
                 self.fail(line, "a key must be a plain word." if key is None else "merge keys (<<) are not supported.")
             key = key if isinstance(key, str) else key_node.value
             if key in result:
-                self.fail(line, f'the key "{key}" stands twice (first in line {self.lines[(*path, key)]}).', "Keep one.")
+                self.fail(
+                    line, f'the key "{key}" stands twice (first in line {self.lines[(*path, key)]}).', "Keep one."
+                )
             self.lines[(*path, key)] = line
             result[key] = self.read(value_node, (*path, key), depth + 1)
         return result

@@ -125,8 +125,13 @@ def check_registered(env_id: str) -> None:
         successor = newer[-1][1]
         older = int(version) < newer[-1][0]
         what = f"{env_id} was removed from its package" if older else f"there is no {env_id}"
-        raise UsageError(f"{what}; {'its successor' if older else 'the newest version'} is {successor}.", f"Use id: {successor}")
-    hint = did_you_mean(env_id, gym.registry) or "A module that registers it goes into `env.imports`, or as `module:Id-v0`."
+        raise UsageError(
+            f"{what}; {'its successor' if older else 'the newest version'} is {successor}.", f"Use id: {successor}"
+        )
+    hint = (
+        did_you_mean(env_id, gym.registry)
+        or "A module that registers it goes into `env.imports`, or as `module:Id-v0`."
+    )
     raise UsageError(f'there is no env "{env_id}".', hint)
 
 

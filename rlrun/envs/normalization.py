@@ -44,8 +44,8 @@ def set_statistics(normalizer: VecNormalize, statistics: Mapping[str, np.ndarray
         raise RlrunError(message, "They belong to another env or another `normalize` section.")
     for name, array in statistics.items():
         if array.shape != expected[name].shape:
-            message = f"The normalization statistics have shape {array.shape} for {name}, and this env {expected[name].shape}."
-            raise RlrunError(message, "They belong to another env.")
+            shapes = f"{array.shape} for {name}, and this env {expected[name].shape}"
+            raise RlrunError(f"The normalization statistics have shape {shapes}.", "They belong to another env.")
     for name, rms in _moments(normalizer).items():
         rms.mean = np.array(statistics[f"{name}.mean"])
         rms.var = np.array(statistics[f"{name}.var"])

@@ -126,7 +126,9 @@ class EnvRecipe:
         return self._wrap_vec(restartable, Role.TRAIN), restartable
 
     def _make_training_base(self, cut: int) -> VecEnv:
-        makers = [partial(_make_training_env, self, cut, index) for index in range(self.env.n_envs)]
+        makers: list[Callable[[], gym.Env[Any, Any]]] = [
+            partial(_make_training_env, self, cut, index) for index in range(self.env.n_envs)
+        ]
         return SubprocVecEnv(makers) if self.env.vec == "workers" else DummyVecEnv(makers)
 
     def _wrap_vec(self, venv: VecEnv, role: Role) -> VecEnv:
@@ -171,7 +173,7 @@ class EnvRecipe:
         cls = wrapper_class(name)
         overridden = KNOWN[name].outside_training if name in KNOWN and role is not Role.TRAIN else {}
         settings = {**check_kwargs(cls, kwargs), **overridden}
-        return _constructed(name, partial(cls, env, **settings))  # type: ignore[no-any-return]
+        return _constructed(name, partial(cls, env, **settings))
 
 
 class RestartableVecEnv(VecEnvWrapper):
@@ -248,7 +250,9 @@ def _constructed(name: str, make: Callable[[], Any]) -> Any:
     except TypeError as error:
         if "unexpected keyword argument" in str(error):
             keyword = str(error).rpartition("argument ")[2].strip("'").split("'")[0]
-            raise UsageError(f'{name} has no keyword "{keyword}".', "Look at `env.kwargs` (and `evaluation.env_kwargs`).") from None
+            raise UsageError(
+                f'{name} has no keyword "{keyword}".', "Look at `env.kwargs` (and `evaluation.env_kwargs`)."
+            ) from None
         raise UsageError(f"{name} could not be built: {error}") from error
     except RlrunError:
         raise

@@ -73,13 +73,13 @@ def wrapper_class(name: str) -> type[gym.Wrapper[Any, Any, Any, Any]]:
     """
     if name in KNOWN:
         try:
-            return getattr(importlib.import_module(KNOWN[name].module), name)  # type: ignore[no-any-return]
+            return getattr(importlib.import_module(KNOWN[name].module), name)
         except ImportError as error:
             raise UsageError(f'the wrapper "{name}" cannot be imported ({error}).', "Install its package.") from None
     if ":" not in name:
         hint = did_you_mean(name, KNOWN) or "Write your own as `module:Class`."
         raise UsageError(f'there is no wrapper "{name}".', hint)
-    return load_class(name, gym.Wrapper, what="wrapper")  # type: ignore[no-any-return]
+    return load_class(name, gym.Wrapper, what="wrapper")
 
 
 def check_kwargs(cls: type, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,7 +84,9 @@ def _play(
         if should_stop is not None:
             should_stop()
         extra = {"action_masks": np.stack(venv.env_method("action_masks"))} if masked else {}
-        actions, states = model.predict(observations, state=states, episode_start=starts, deterministic=deterministic, **extra)
+        actions, states = model.predict(
+            observations, state=states, episode_start=starts, deterministic=deterministic, **extra
+        )
         observations, rewards, starts, infos = venv.step(actions)
         sums += rewards
         steps += 1

@@ -80,7 +80,8 @@ def write_checkpoint(
     with os_errors_in_words("writing a checkpoint"):
         try:
             temporary.mkdir()
-            state = {"format": FORMAT, "timesteps": timesteps, "resumable": resumable, "scheduled": scheduled}
+            state: dict[str, Any] = {"format": FORMAT, "timesteps": timesteps}
+            state |= {"resumable": resumable, "scheduled": scheduled}
             state |= {"learner": get_learner_state(model), "session": dict(session)}
             model.save(temporary / MODEL)
             normalizer = find_normalizer(model.env) if model.env is not None else None
@@ -141,13 +142,9 @@ def newest_resumable(run: RunDirectory) -> tuple[Checkpoint | None, list[str]]:
 
 def damage(path: Path) -> str:
     """What is wrong with a bundle's files; empty when every one has its hash."""
-    try:
-        lines = (path / SUMS).read_text().splitlines()
-    except OSError:
-        return f"{SUMS} is missing"
-    sums = dict(reversed(line.split("  ", 1)) for line in lines if "  " in line)
+    sums = _read_sums(path)
     if not {MODEL, STATE} <= set(sums):
-        return f"{SUMS} is not whole"
+        return f"{SUMS} is missing or not whole"
     for name, expected in sums.items():
         file = path / name
         if ".." in Path(name).parts or Path(name).is_absolute():
@@ -207,15 +204,22 @@ def require_statistics(checkpoint: Checkpoint, normalizes: bool) -> None:
 
 def _write_sums(folder: Path, previous: Path | None) -> None:
     """Hash every file; a hard link to the previous checkpoint's file has the hash that stands there."""
-    known: dict[str, str] = {}
-    if previous is not None and (previous / SUMS).exists():
-        known = dict(reversed(line.split("  ", 1)) for line in (previous / SUMS).read_text().splitlines())
+    known = _read_sums(previous) if previous is not None else {}
     lines = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = file.relative_to(folder).as_posix()
         linked = previous is not None and name in known and _is_same_file(file, previous / name)
         lines.append(f"{known[name] if linked else sha256(file)}  {name}\n")
     (folder / SUMS).write_text("".join(lines))
+
+
+def _read_sums(folder: Path) -> dict[str, str]:
+    """Hashes by file name; empty when there is no such list."""
+    try:
+        lines = (folder / SUMS).read_text().splitlines()
+    except (OSError, ValueError):
+        return {}
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines) if name}
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
@@ -234,5 +238,3 @@ def _flush(folder: Path) -> None:
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
     sync_folder(folder)
-
-

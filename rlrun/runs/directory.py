@@ -131,11 +131,13 @@ class RunDirectory:
         """
         steps = self.checkpoint_steps()
         if not steps:
-            raise UsageError(f"The run {self.path} has no checkpoint yet.", "Let it train longer, or `rlrun resume` it.")
+            raise UsageError(
+                f"The run {self.path} has no checkpoint yet.", "Let it train longer, or `rlrun resume` it."
+            )
         if which is None:
             for name in POINTERS:
                 if (number := self.pointer(name)) in steps:
-                    return name, number  # type: ignore[return-value]
+                    return name, number
             return str(steps[-1]), steps[-1]
         number = self.pointer(which) if which in POINTERS else _whole(which)
         if which == "latest" and number not in steps:
@@ -144,7 +146,7 @@ class RunDirectory:
             found = ", ".join([*(p for p in POINTERS if self.pointer(p) in steps), *map(str, steps)])
             hint = did_you_mean(which, POINTERS) or f"There are: {found}."
             raise UsageError(f'The run {self.name} has no checkpoint "{which}".', hint)
-        return which, number  # type: ignore[return-value]
+        return which, number
 
     def size(self) -> int:
         """Bytes on disk, a file with several names counted once."""
@@ -183,9 +185,13 @@ def find_run(text: str, root: Path) -> RunDirectory:
     if len(matches) == 1:
         return matches[0]
     if not matches:
-        raise UsageError(f'There is no run "{text}" in {root}.', "`rlrun runs` lists them; --run-dir says where to look.")
+        raise UsageError(
+            f'There is no run "{text}" in {root}.', "`rlrun runs` lists them; --run-dir says where to look."
+        )
     names = ", ".join("/".join(run.path.parts[-3:]) for run in matches[:5])
-    raise UsageError(f'"{text}" fits {len(matches)} runs: {names}{", ..." if len(matches) > 5 else ""}.', "Write more of it.")
+    raise UsageError(
+        f'"{text}" fits {len(matches)} runs: {names}{", ..." if len(matches) > 5 else ""}.', "Write more of it."
+    )
 
 
 def _created(run: RunDirectory) -> float:

@@ -61,7 +61,9 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, An
                     content = io.BytesIO(archive.read(name))
                     found[name.removesuffix(".pth")] = torch.load(content, map_location=device, weights_only=True)
     except Exception as error:  # zipfile and torch raise many kinds for damaged files
-        raise RlrunError(f"{path} is not a whole SB3 model ({type(error).__name__}: {error}).", "Use another file.") from None
+        raise RlrunError(
+            f"{path} is not a whole SB3 model ({type(error).__name__}: {error}).", "Use another file."
+        ) from None
     if "policy" not in found:
         raise RlrunError(f"{path} holds no policy, so it is not an SB3 model.", "Use another file.")
     return found
@@ -80,12 +82,15 @@ def set_tensors(model: BaseAlgorithm, tensors: dict[str, Any], only_policy: bool
         model.set_parameters(parameters, exact_match=not only_policy, device=model.device)
     except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise RlrunError(f"The saved networks do not fit this config: {reason}", "Use the config they were trained with.") from None
+        raise RlrunError(
+            f"The saved networks do not fit this config: {reason}", "Use the config they were trained with."
+        ) from None
     if not only_policy:
         for name, value in (tensors.get(_VARIABLES) or {}).items():
             getattr(model, name).data = value.data
     if isinstance(model, ARS):
-        model.weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+        ars: Any = model
+        ars.weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
 
 
 def read_counters(path: Path) -> int:

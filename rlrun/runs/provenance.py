@@ -13,17 +13,15 @@ from typing import Any
 
 import psutil
 
-from rlrun import __version__
-
 _PACKAGES = (
-    "torch stable-baselines3 sb3-contrib gymnasium numpy panda-gym pybullet ale-py Box2D pybullet_envs_gymnasium "
-    "mujoco minigrid opencv-python-headless"
-).split()
+    *("rlrun", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy", "panda-gym", "pybullet", "ale-py"),
+    *("Box2D", "pybullet_envs_gymnasium", "mujoco", "minigrid", "opencv-python-headless"),
+)
 
 
 def versions() -> dict[str, str]:
     """Versions of Python, rlrun and the packages that results depend on; those not installed are left out."""
-    found = {"python": platform.python_version(), "rlrun": __version__}
+    found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
             found[name] = version(name)
@@ -71,8 +69,8 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(  # noqa: S603 - fixed program and arguments
-            ["git", *arguments],  # noqa: S607 - the user's own git
+        done = subprocess.run(
+            ["git", *arguments],
             cwd=folder,
             capture_output=True,
             text=True,

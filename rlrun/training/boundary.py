@@ -103,7 +103,7 @@ class Boundary(BaseCallback):
         is_best = self._evaluate(now) if evaluation_due else False
         # The logger is emptied at every checkpoint, so that no half-collected row needs saving.
         if checkpoint_due or evaluation_due or _is_due(settings.log_every, before, now):
-            self.model.dump_logs()  # type: ignore[attr-defined]
+            self.model.dump_logs()
         if checkpoint_due or is_best:
             self.save(scheduled=True, resumable=checkpoint_due)
             for name in [*(["best"] if is_best else []), *(["final"] if at_end else [])]:
@@ -155,10 +155,11 @@ class Boundary(BaseCallback):
         if getattr(model, "action_noise", None) is not None:
             model.action_noise.reset()
         if model.use_sde:
-            actor = model.actor if isinstance(model, OffPolicyAlgorithm) else model.policy
+            actor: Any = model.actor if isinstance(model, OffPolicyAlgorithm) else model.policy
             actor.reset_noise(model.n_envs)
         if isinstance(model, RecurrentPPO):
-            for state in (*model._last_lstm_states.pi, *model._last_lstm_states.vf):  # type: ignore[union-attr]
+            lstm: Any = model._last_lstm_states
+            for state in (*lstm.pi, *lstm.vf):
                 torch.zero_(state)
 
     def _restore_and_cut(self, checkpoint: Checkpoint) -> None:
@@ -220,7 +221,9 @@ class Boundary(BaseCallback):
             return
         goal = settings.mean_return
         if goal is not None and len(self._window) == settings.window and np.mean(self._window) >= goal:
-            message = f"the mean return of the last {settings.window} episodes, {np.mean(self._window):.1f}, reached {goal:g}"
+            message = (
+                f"the mean return of the last {settings.window} episodes, {np.mean(self._window):.1f}, reached {goal:g}"
+            )
             raise StopRequested("early_stop", message)
         if evaluated and settings.patience is not None and self._without_improvement >= settings.patience:
             raise StopRequested("early_stop", f"{settings.patience} evaluations in a row brought no new best")

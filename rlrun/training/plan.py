@@ -55,7 +55,8 @@ class Plan:
     def explained(self) -> list[tuple[str, str, str]]:
         """Every resolved value as (key, value, where it came from)."""
         return [
-            (dotted(path), shown(value), self._origin(path)) for path, value in _leaves(self.config.model_dump(by_alias=True))
+            (dotted(path), shown(value), self._origin(path))
+            for path, value in _leaves(self.config.model_dump(by_alias=True))
         ]
 
     def _origin(self, path: KeyPath) -> str:
@@ -161,7 +162,10 @@ def _probe(source: Source, import_paths: tuple[str, ...]) -> tuple[EnvFacts | No
     except ValueError as error:
         return None, [*problems, source.problem(("normalize",), " ".join(str(error).split()))]
     except (AssertionError, RuntimeError, NotImplementedError) as error:
-        return None, [*problems, source.problem(("env",), f"the env cannot be vectorised: {' '.join(str(error).split())}")]
+        return None, [
+            *problems,
+            source.problem(("env",), f"the env cannot be vectorised: {' '.join(str(error).split())}"),
+        ]
     if evaluation.env_kwargs:
         try:
             recipe.make(Role.EVAL, iter(())).close()
@@ -222,7 +226,11 @@ def _device(source: Source, config: Config) -> list[Problem]:
 
 def _files(source: Source, config: Config) -> list[Problem]:
     if config.init_from is not None and not Path(config.init_from).exists():
-        return [source.problem(("init_from",), f"there is nothing at {config.init_from}.", "Name a run directory or an SB3 zip.")]
+        return [
+            source.problem(
+                ("init_from",), f"there is nothing at {config.init_from}.", "Name a run directory or an SB3 zip."
+            )
+        ]
     return []
 
 
@@ -235,7 +243,11 @@ def _spacing(source: Source, config: Config, facts: EnvFacts) -> list[Problem]:
     if every >= needed:
         return []
     message = f"a checkpoint every {every:,} timesteps restarts the envs before long episodes end."
-    return [source.problem(("checkpoint", "every"), message, f"{needed:,} or more leaves room for three episodes in each env.")]
+    return [
+        source.problem(
+            ("checkpoint", "every"), message, f"{needed:,} or more leaves room for three episodes in each env."
+        )
+    ]
 
 
 def _with_policy(config: Config, algorithm: Algorithm, facts: EnvFacts) -> Config:
@@ -290,8 +302,6 @@ def _choose_device(config: Config, small: bool) -> tuple[str, str]:
     if torch.cuda.is_available():
         return "cuda", "device cuda: a GPU was found"
     return "cpu", "device cpu: no GPU was found"
-
-
 
 
 def _leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:

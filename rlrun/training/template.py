@@ -5,37 +5,27 @@ It is a start and not a tuned config: only what the env demands is set, and SB3'
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-import psutil
 from gymnasium import spaces
 from pydantic import BaseModel
 
-from rlrun.algorithms.crosschecks import EnvFacts, default_policy, replay_buffer_bytes
-from rlrun.algorithms.registry import Algorithm, get_algorithm
+from rlrun.algorithms.registry import get_algorithm
 from rlrun.config.classes import make_importable
 from rlrun.config.loading import Source
 from rlrun.config.locate import folder_name
 from rlrun.config.schema import CheckpointConfig, Config, EnvConfig, EvaluationConfig
-from rlrun.config.signatures import keyword_parameters
 from rlrun.config.yaml import parse_yaml
-from rlrun.envs.families import family_of
-from rlrun.envs.recipe import EnvRecipe, Role, max_episode_steps
-from rlrun.errors import UsageError
 from rlrun.runs.files import to_yaml
-from rlrun.training.json_schema import parameter_docs, plain_default, settable_keywords
+from rlrun.training.json_schema import parameter_docs, plain_default
 from rlrun.training.plan import make_plan, user_folders
+from rlrun.training.suggestions import CHECKPOINTS, Suggestions, suggest
 
 _COLUMN, _WIDTH = 34, 118  # where comments begin and lines end
-_CHECKPOINTS = 10  # in a run, if episodes are not too long for that
-_MOST_MEMORY = 6 * 2**30  # bytes of a replay buffer: Atari's takes 5.3 GiB for 100,000 timesteps
-_IMAGE_ROLLOUT = 128  # steps of one env between updates; SB3's defaults are meant for short observations
 
 
 def config_template(env: str, algo: str, path: Path | None = None) -> str:
@@ -47,125 +37,112 @@ def config_template(env: str, algo: str, path: Path | None = None) -> str:
     """
     algorithm = get_algorithm(algo)
     make_importable(user_folders(None))
-    scene = _look(env, algorithm)
+    suggested = suggest(env, algorithm)
     path = path or Path("configs", folder_name(env), f"{algo}.yaml")
-    text = "\n".join([*_head(scene, path), *_env(scene), *_training(scene), *_recording(scene)]) + "\n"
+    lines = [*_head(env, suggested, path), *_env(env, suggested), *_training(suggested), *_recording(suggested)]
+    text = "\n".join(lines) + "\n"
     make_plan(Source(parse_yaml(text, str(path)).value))
     return text
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """What was found of the env, and what follows from it.
-
-    :ivar section: the wrappers of the env's family, as in the section ``env``
-    :ivar observation_space: as the policy sees it
-    :ivar episode_steps: the longest episode; None when nothing is known to end it
-    """
-
-    env_id: str
-    algorithm: Algorithm
-    section: dict[str, Any]
-    observation_space: spaces.Space[Any]
-    action_space: spaces.Space[Any]
-    episode_steps: int | None
-    reward_threshold: float | None
-
-    @cached_property
-    def keywords(self) -> dict[str, Any]:
-        """The keywords that a config may set."""
-        return settable_keywords(self.algorithm.load())
-
-    @property
-    def n_envs(self) -> int:
-        """Several where whole rollouts are learnt from; a replay buffer fills from one."""
-        from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-
-        return 8 if issubclass(self.algorithm.load(), OnPolicyAlgorithm) else 1
-
-    @property
-    def leaves(self) -> list[spaces.Space[Any]]:
-        """The parts of the observation."""
-        space = self.observation_space
-        return list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
-
-    @property
-    def has_images(self) -> bool:
-        """Whether the policy sees images."""
-        from stable_baselines3.common.preprocessing import is_image_space
-
-        return any(is_image_space(leaf) for leaf in self.leaves)
-
-    @property
-    def has_goals(self) -> bool:
-        """Whether HER can relabel the env's transitions."""
-        keys = set(self.observation_space.spaces) if isinstance(self.observation_space, spaces.Dict) else set()
-        return keys >= {"observation", "achieved_goal", "desired_goal"} and "replay_buffer_class" in self.keywords
-
-    @property
-    def is_normalized(self) -> bool:
-        """Continuous control from vectors, without a replay buffer."""
-        vectors = all(isinstance(leaf, spaces.Box) for leaf in self.leaves) and not self.has_images
-        return vectors and isinstance(self.action_space, spaces.Box) and not self.algorithm.is_off_policy
-
-    @property
-    def checkpoint_every(self) -> int:
-        """Timesteps: part of the budget, and at least three of the longest episodes in every env."""
-        needed = 3 * (self.episode_steps or 0) * self.n_envs
-        unit = 10 ** max(0, len(str(needed)) - 1)
-        return max(self._usual_budget // _CHECKPOINTS, -(-needed // unit) * unit)
-
-    @property
-    def budget(self) -> int:
-        """Timesteps of the run."""
-        return max(self._usual_budget, self.checkpoint_every * _CHECKPOINTS // 2)
-
-    @property
-    def _usual_budget(self) -> int:
-        return (100_000 if self.algorithm.is_off_policy else 500_000) * (10 if self.has_images else 1)
-
-    @cached_property
-    def buffer_size(self) -> int:
-        """Timesteps in the replay buffer: the whole run, or a part that leaves the machine half its free memory."""
-        size = min(self.keywords["buffer_size"].default, self.budget)
-        most = min(_MOST_MEMORY, psutil.virtual_memory().available // 2)
-        while self.buffer_bytes(size) > most and size > 1_000:
-            size //= 10
-        return size
-
-    def buffer_bytes(self, timesteps: int) -> int:
-        """Memory of a replay buffer."""
-        facts = EnvFacts(self.observation_space, self.action_space, self.episode_steps, self.n_envs)
-        return replay_buffer_bytes(timesteps, {}, facts)
+def _head(env: str, suggested: Suggestions, path: Path) -> Iterator[str]:
+    yield f"# {suggested.algorithm.load().__name__} on {env}: a config to start from, not a tuned one."
+    yield f"# Train:  rlrun train --config {path.as_posix()}"
+    yield "# Every key: rlrun schema. Keys that are commented out have their default."
+    yield _line("algo", suggested.algorithm.name)
+    yield _field(Config, "seed")
 
 
-def _look(env_id: str, algorithm: Algorithm) -> _Scene:
-    """Build the env, bare and then as its family is usually wrapped, to know its spaces."""
-    folders = user_folders(None)
-    bare = EnvRecipe(EnvConfig.model_validate({"id": env_id}), None, 0, {}, folders)
-    with bare.make(Role.TRAIN, iter(())) as single:
-        section = _family_section(env_id, single)
-        steps, spec = max_episode_steps(single), single.spec
-        # MaskablePPO asks the env which actions are allowed, and SB3 notices only when training begins.
-        if "action_masks" in dir(algorithm.load()) and not single.has_wrapper_attr("action_masks"):
-            message = f"{algorithm.name} asks the env for allowed actions, and {env_id} has no method action_masks."
-            raise UsageError(message, "Write one, or use ppo.")
-        found = single.observation_space, single.action_space
-    if section:
-        wrapped = EnvRecipe(EnvConfig.model_validate({"id": env_id, **section}), None, 0, {}, folders)
-        venv, _ = wrapped.make_training_vec()
-        venv.close()
-        found = venv.observation_space, venv.action_space
-    if steps is None and spec is not None and "max_num_frames_per_episode" in spec.kwargs:  # the ALE's own limit
-        steps = spec.kwargs["max_num_frames_per_episode"] // 4
-    return _Scene(env_id, algorithm, section, *found, steps, spec.reward_threshold if spec else None)
+def _env(env: str, suggested: Suggestions) -> Iterator[str]:
+    yield "env:"
+    seen, acts = _described(suggested.observation_space), _described(suggested.action_space)
+    yield from _commented(f"The agent sees {seen} and acts with {acts}.", "  ")
+    yield _line("id", env, indent="  ")
+    why_one = "One fills the replay buffer; more are faster, and learn less per timestep."
+    why = _description(EnvConfig, "n_envs") if suggested.n_envs > 1 or suggested.buffer_size is None else why_one
+    yield _line("n_envs", suggested.n_envs, why, "  ")
+    yield _field(EnvConfig, "kwargs", "  # ")
+    yield from _commented(suggested.why_wrapped, "  ")
+    for key, value in suggested.wrapping.items():
+        yield _line(key, value, "" if key == "wrappers" else _description(EnvConfig, key), "  ")
+    if suggested.episode_steps is None:
+        limited = [{"TimeLimit": {"max_episode_steps": 1_000}}, *suggested.wrapping.get("wrappers", [])]
+        yield from _commented("No time limit was found. If an episode may never end, give it one:", "  ")
+        yield _line("wrappers", limited, indent="  # ")
+    if suggested.is_normalized:
+        why = "Observations and rewards come in the env's own units; a network learns faster when all are near 1."
+        yield from _commented(f"{why} Each checkpoint holds the running means and deviations.")
+    yield _line("normalize", True, _description(Config, "normalize"), "" if suggested.is_normalized else "# ")
 
 
-def _family_section(env_id: str, single: gym.Env[Any, Any]) -> dict[str, Any]:
-    """Wrappers without which the usual policies learn nothing from the family's observations."""
-    family = family_of(env_id.rpartition(":")[2]).name
-    if family == "Atari":
-        skips_inside = single.spec is not None and single.spec.kwargs.get("frameskip", 1) != 1
-        wrapper: Any = {"AtariWrapper": {"frame_skip": 1}} if skips_inside else "AtariWrapper"
-        return {"wrappers": [wrapper], "frame_stack": 4}
-    return {"wrappers": ["FlatObsWrapper"]} if family == "MiniGrid" else {}
+def _training(suggested: Suggestions) -> Iterator[str]:
+    yield _line("total_timesteps", suggested.budget, _description(Config, "total_timesteps"))
+    if suggested.solved_at is not None:
+        stop = {"mean_return": suggested.solved_at}
+        yield _line("early_stop", stop, "The env counts as solved at this return.", "# ")
+    cls: Any = suggested.algorithm.load()
+    yield f"{'hyperparameters:':{_COLUMN}}# {_description(Config, 'hyperparameters')}"
+    yield _line("policy", suggested.policy, f"{', '.join(cls.policy_aliases)}, or `module:Class`.", "  ")
+    chosen, docs = suggested.chosen_keywords(), parameter_docs(cls)
+    for name, (value, why) in chosen.items():
+        yield _line(name, value, why, "  ")
+    for name, parameter in suggested.keywords.items():
+        default = plain_default(parameter)
+        if name not in chosen and default not in ((), (None,)):
+            yield _line(name, default[0], docs.get(name, ""), "  # ")
+    yield _line("policy_kwargs", {"net_arch": [256, 256]}, "For instance: two layers of 256 units.", "  # ")
+
+
+def _recording(suggested: Suggestions) -> Iterator[str]:
+    yield "evaluation:"
+    yield _line("every", suggested.budget // CHECKPOINTS, _description(EvaluationConfig, "every"), "  ")
+    yield _field(EvaluationConfig, "episodes", "  ")
+    yield _field(EvaluationConfig, "deterministic", "  # ")
+    yield "checkpoint:"
+    yield _line("every", suggested.checkpoint_every, _description(CheckpointConfig, "every"), "  ")
+    if suggested.buffer_size is not None and suggested.buffer_bytes(suggested.buffer_size) > 2**30:
+        yield _line("keep", 1, "Each holds the replay buffer.", "  ")
+    else:
+        yield _field(CheckpointConfig, "keep", "  ")
+    yield _line("trackers", ["tensorboard"], _description(Config, "trackers"), "# ")
+
+
+def _described(space: spaces.Space[Any]) -> str:
+    """A space in few words: the bounds of a Box can fill pages."""
+    if isinstance(space, spaces.Dict):
+        return "a dict (" + ", ".join(f"{name}: {_described(part)}" for name, part in space.spaces.items()) + ")"
+    return f"Box{space.shape} of {space.dtype}" if isinstance(space, spaces.Box) else str(space)
+
+
+def _description(section: type[BaseModel], name: str) -> str:
+    return section.model_fields[name].description or ""
+
+
+def _field(section: type[BaseModel], name: str, indent: str = "") -> str:
+    """A field with its default and its description."""
+    return _line(name, section.model_fields[name].default, _description(section, name), indent)
+
+
+def _line(key: str, value: Any, comment: str = "", indent: str = "") -> str:
+    """``key: value  # comment``; of a long comment the first sentence, or what fits on the line."""
+    text = f"{indent}{key}: {_flow(value)}  "
+    room = _WIDTH - max(_COLUMN, len(text)) - len("# ")
+    if len(comment) > room:
+        comment = re.split(r"(?<=\.)\s+(?=[A-Z`])", comment)[0]
+    comment = textwrap.shorten(comment, max(room, 20), placeholder=" ...").replace(". ...", ".")
+    return f"{text:{_COLUMN}}# {comment}" if comment else text.rstrip()
+
+
+def _commented(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+
+
+def _flow(value: Any) -> str:
+    """A value on one line of YAML."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
+        return f"{value:_}"
+    return to_yaml([value]).removeprefix("- ").strip()

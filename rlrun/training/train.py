@@ -114,7 +114,7 @@ def _session(config: Config, recipe: EnvRecipe) -> Iterator[_Session]:
 def _user_callback(name: str, kwargs: Mapping[str, Any]) -> BaseCallback:
     cls = load_class(name, BaseCallback, what="callback")
     try:
-        return cls(**kwargs)  # type: ignore[no-any-return]
+        return cls(**kwargs)
     except Exception as error:  # the user's constructor may raise anything
         raise UsageError(f"The callback {name} could not be built: {type(error).__name__}: {error}") from error
 
@@ -188,7 +188,10 @@ def _train(
         message = f"Interrupted at {model.num_timesteps:,} timesteps; the state is saved in {run.path}."
         raise Interrupted(message, f"Go on with: rlrun resume {run.path}", signals.exit_code)
     if stop is not None:
-        reason = stop.detail or f"max_time is used up at {model.num_timesteps:,} timesteps; go on with: rlrun resume {run.path}"
+        reason = (
+            stop.detail
+            or f"max_time is used up at {model.num_timesteps:,} timesteps; go on with: rlrun resume {run.path}"
+        )
         reporter.said(f"Stopped: {reason}.")
 
 
@@ -223,7 +226,9 @@ def _learn(
 
 def _in_words(error: BaseException, run: RunDirectory) -> RlrunError:
     if isinstance(error, KeyboardInterrupt):
-        return Interrupted(f"Interrupted twice; the last checkpoint in {run.path} is kept.", "Go on with `rlrun resume`.")
+        return Interrupted(
+            f"Interrupted twice; the last checkpoint in {run.path} is kept.", "Go on with `rlrun resume`."
+        )
     if isinstance(error, RlrunError):
         return RlrunError(error.message, error.hint)
     reason = " ".join(str(error).split())[:500]
@@ -253,5 +258,3 @@ def _describe(run: RunDirectory, plan: Plan, parent: dict[str, Any] | None) -> N
             "git": git_state(Path.cwd()),
         }
     )
-
-
