@@ -23,14 +23,14 @@ if TYPE_CHECKING:
         configs,
         evaluate,
         init,
+        list_runs,
         open_run,
         prune,
         resume,
-        runs,
         schema,
         train,
     )
-    from rlrun.smoke import smoke
+    from rlrun.smoketest import smoke
 
 __all__ = [
     "Run",
@@ -39,10 +39,10 @@ __all__ = [
     "configs",
     "evaluate",
     "init",
+    "list_runs",
     "open_run",
     "prune",
     "resume",
-    "runs",
     "schema",
     "smoke",
     "train",
@@ -54,8 +54,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'rlrun' has no attribute {name!r}")
     import importlib
 
-    # The function smoke lives in a module of that name, which an import would put in its place.
-    return getattr(importlib.import_module("rlrun.smoke" if name == "smoke" else "rlrun.api"), name)
+    return getattr(importlib.import_module("rlrun.smoketest" if name == "smoke" else "rlrun.api"), name)
 
 
 def __dir__() -> list[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlrun.config import locate
-from rlrun.config.loading import Override, Source, read_source
+from rlrun.config.loading import Override, Source, dotted, leaves, read_source
 from rlrun.console import describe_evaluation, duration, size, terminal_reporter
-from rlrun.errors import ConfigError, Problem, UsageError
+from rlrun.errors import ConfigError, Problem, UsageError, shown
 from rlrun.runs.directory import RunDirectory, delete_run, find_run, iterate_runs
 from rlrun.runs.files import write_json, write_whole
 
@@ -314,8 +314,24 @@ def train(
     if resume and name is not None:
         existing = Path(run_dir, locate.folder_name(plan.config.env.id), plan.config.algo, locate.folder_name(name))
         if (existing / "config.yaml").exists():
-            return Run(RunDirectory.open(existing)).resume(max_time=plan.config.max_time, progress=progress)
+            return _continue(Run(RunDirectory.open(existing)), plan.config, progress)
     return Run(start(plan, Path(run_dir), name, _reporter(progress)))
+
+
+def _continue(run: Run, config: Config, progress: bool | Reporter) -> Run:
+    """Resume a named run, if it is the run that the config describes."""
+    before, now = (
+        {dotted(path): value for path, value in leaves(c.model_dump(by_alias=True, exclude={"max_time"}))}
+        for c in (run.config, config)
+    )
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if changed:
+        key = changed[0]
+        message = (
+            f"The run {run.path} has another config: {key} is {shown(before.get(key))}, not {shown(now.get(key))}."
+        )
+        raise UsageError(message, "Resume it with its own config, or choose another --name.")
+    return run.resume(max_time=config.max_time, progress=progress)
 
 
 def resume(run: str | Path | Run, *, run_dir: str | Path = RUNS, progress: bool | Reporter = True) -> Run:
@@ -360,7 +376,7 @@ def configs(containing: str = "") -> dict[str, Path]:
     return {name: path for name, path in locate.shipped_configs().items() if containing.lower() in name.lower()}
 
 
-def runs(run_dir: str | Path = RUNS) -> list[Run]:
+def list_runs(run_dir: str | Path = RUNS) -> list[Run]:
     """All runs below a folder."""
     return [Run(directory) for directory in iterate_runs(Path(run_dir))]
 

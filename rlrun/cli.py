@@ -388,7 +388,7 @@ def check_env(
 @app.command()
 def runs(run_dir: RunDirOption = _RUNS, json_: JsonOption = False) -> None:
     """List the runs."""
-    rows = [row.listing() for row in rlrun.runs(run_dir)]
+    rows = [row.listing() for row in rlrun.list_runs(run_dir)]
     if json_:
         console.print_json(rows)
     elif not rows:

@@ -20,6 +20,7 @@ class EnvFacts:
     """What a probe of the env found.
 
     :ivar observation_space: as the policy sees it: wrapped, stacked, channels first
+    :ivar has_action_masks: whether the env has the method ``action_masks`` that MaskablePPO calls
     :ivar max_episode_steps: the time limit in steps of one env; None when there is none
     """
 
@@ -27,6 +28,7 @@ class EnvFacts:
     action_space: spaces.Space[Any]
     max_episode_steps: int | None
     n_envs: int
+    has_action_masks: bool = False
 
 
 def default_policy(algorithm: Algorithm, observation_space: spaces.Space[Any]) -> str:
@@ -49,7 +51,8 @@ def cross_check(
     values = _with_defaults(algorithm, hyperparameters)
     errors = [
         *_action_space(algorithm, facts),
-        *_policy_fits(values, facts),
+        *_action_masks(algorithm, facts),
+        *_policy_fits(algorithm, values, facts),
         *_her(values, facts),
         *_memory(algorithm, values, facts),
     ]
@@ -72,7 +75,16 @@ def _action_space(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
     return [Finding(("algo",), f"{algorithm.name} cannot act in a {words} action space ({facts.action_space}).", hint)]
 
 
-def _policy_fits(values: Mapping[str, Any], facts: EnvFacts) -> list[Finding]:
+def _action_masks(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
+    from sb3_contrib import MaskablePPO
+
+    if facts.has_action_masks or not issubclass(algorithm.load(), MaskablePPO):
+        return []
+    hint = "Give the env a method action_masks() -> array of bool, wrap it in ActionMasker, or use ppo."
+    return [Finding(("algo",), f"{algorithm.name} needs an env that says which actions are allowed.", hint)]
+
+
+def _policy_fits(algorithm: Algorithm, values: Mapping[str, Any], facts: EnvFacts) -> list[Finding]:
     from stable_baselines3.common.preprocessing import is_image_space
 
     policy, space = values.get("policy"), facts.observation_space
@@ -80,19 +92,27 @@ def _policy_fits(values: Mapping[str, Any], facts: EnvFacts) -> list[Finding]:
     if not isinstance(policy, str) or ":" in policy:
         return []
     is_dict = isinstance(space, spaces.Dict)
+    wanted = ""
     if is_dict and not policy.startswith("MultiInput"):
-        return [
-            Finding(path, f"{policy} cannot read a Dict observation.", f'Use "{policy.replace("Mlp", "MultiInput")}".')
-        ]
-    if not is_dict and policy.startswith("MultiInput"):
-        return [Finding(path, f"{policy} reads Dict observations, and this env gives {space}.", 'Use "MlpPolicy".')]
-    if policy.startswith("Cnn") and not is_image_space(space):
-        return [
-            Finding(
-                path, f"{policy} reads images, and this env gives {space}.", f'Use "{policy.replace("Cnn", "Mlp")}".'
-            )
-        ]
-    return []
+        wanted, reads = (
+            policy.replace("Mlp", "MultiInput").replace("Cnn", "MultiInput"),
+            "cannot read a Dict observation",
+        )
+    elif not is_dict and policy.startswith("MultiInput"):
+        wanted, reads = policy.replace("MultiInput", "Mlp"), "reads Dict observations"
+    elif policy.startswith("Cnn") and not is_image_space(space):
+        wanted, reads = policy.replace("Cnn", "Mlp"), "reads images"
+    if not wanted:
+        return []
+    exists = wanted in algorithm.load().policy_aliases
+    hint = f'Use "{wanted}".' if exists else f"{algorithm.name} has no policy for this env; ppo, sac and dqn have one."
+    return [Finding(path, f"{policy} {reads}, and this env gives {_in_words(space)}.", hint)]
+
+
+def _in_words(space: spaces.Space[Any]) -> str:
+    if isinstance(space, spaces.Dict):
+        return f"a Dict of {', '.join(space.spaces)}"
+    return f"{type(space).__name__} of shape {space.shape}" if space.shape else str(space)
 
 
 def _her(values: Mapping[str, Any], facts: EnvFacts) -> list[Finding]:
@@ -102,6 +122,9 @@ def _her(values: Mapping[str, Any], facts: EnvFacts) -> list[Finding]:
     if not (isinstance(space, spaces.Dict) and keys <= set(space.spaces)):
         message = "HerReplayBuffer needs a goal env, with observation, achieved_goal and desired_goal."
         return [Finding(("hyperparameters", "replay_buffer_class"), message, "Leave it out for this env.")]
+    if (values.get("replay_buffer_kwargs") or {}).get("copy_info_dict"):
+        message = "copy_info_dict: true cannot be kept in a checkpoint."
+        return [Finding(("hyperparameters", "replay_buffer_kwargs", "copy_info_dict"), message, "Leave it out.")]
     steps = (facts.max_episode_steps or 0) * facts.n_envs
     # SB3 trains once num_timesteps exceeds learning_starts, and counts in strides of n_envs.
     if int(values["learning_starts"]) + facts.n_envs < steps:

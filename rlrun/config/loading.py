@@ -5,7 +5,7 @@ Precedence: file < ``--set a.b=c``. Other flags are sugar for ``--set``; naming 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,15 @@ class Source:
 def dotted(path: Iterable[str | int]) -> str:
     """``("env", "wrappers", 0)`` as ``env.wrappers.0``."""
     return ".".join(str(part) for part in path)
+
+
+def leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Every value of nested mappings with its key path; an empty mapping is a value."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from leaves(item, (*path, key))
+    else:
+        yield path, value
 
 
 def read_source(config: Path | Mapping[str, Any], overrides: Iterable[Override] = ()) -> Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rlrun.algorithms.crosschecks import EnvFacts, cross_check, default_policy
 from rlrun.algorithms.hyperparameters import Finding, resolve
 from rlrun.algorithms.registry import Algorithm, get_algorithm
 from rlrun.config.classes import load_class, make_importable
-from rlrun.config.loading import Source, dotted, validate
+from rlrun.config.loading import Source, dotted, leaves, validate
 from rlrun.config.locate import shipped_folder
 from rlrun.config.schema import Config, EnvConfig, EvaluationConfig, NormalizeConfig
 from rlrun.config.signatures import keyword_parameters
@@ -56,7 +56,7 @@ class Plan:
         """Every resolved value as (key, value, where it came from)."""
         return [
             (dotted(path), shown(value), self._origin(path))
-            for path, value in _leaves(self.config.model_dump(by_alias=True))
+            for path, value in leaves(self.config.model_dump(by_alias=True))
         ]
 
     def _origin(self, path: KeyPath) -> str:
@@ -64,7 +64,8 @@ class Plan:
         nearest = max(written, key=len, default=())
         if nearest and (nearest == path or not isinstance(_value_at(self.source.values, nearest), dict)):
             return self.source.places[nearest]
-        return "default"
+        default = dict(leaves(_defaults())).get(path)
+        return "default" if _value_at(self.config.model_dump(by_alias=True), path) == default else "derived"
 
 
 def make_plan(source: Source, probe_env: bool = True) -> Plan:
@@ -155,6 +156,7 @@ def _probe(source: Source, import_paths: tuple[str, ...]) -> tuple[EnvFacts | No
     with single:
         problems = _atari_frame_skip(source, env, single)
         steps = max_episode_steps(single)
+        masks = single.has_wrapper_attr("action_masks")
     try:
         # One copy is enough to know the spaces.
         venv, _ = recipe.single().make_training_vec()
@@ -171,7 +173,7 @@ def _probe(source: Source, import_paths: tuple[str, ...]) -> tuple[EnvFacts | No
             recipe.make(Role.EVAL, iter(())).close()
         except UsageError as error:
             problems.append(source.problem(("evaluation", "env_kwargs"), error.message))
-    return EnvFacts(venv.observation_space, venv.action_space, steps, env.n_envs), problems
+    return EnvFacts(venv.observation_space, venv.action_space, steps, env.n_envs, masks), problems
 
 
 def _env_path(source: Source, error: UsageError) -> KeyPath:
@@ -281,7 +283,7 @@ def _resolved(config: Config, algorithm: Algorithm) -> tuple[Config, list[str]]:
         changes["checkpoint"] = checkpoint.model_copy(update={"every": max(1, budget // 5)})
     if config.init_from is not None:
         changes["init_from"] = os.path.abspath(config.init_from)
-    return config.model_copy(update=changes), [why]
+    return config.model_copy(update=changes), [why, f"seed {config.seed}"]
 
 
 def _gamma(config: Config, algorithm: Algorithm) -> float:
@@ -304,12 +306,10 @@ def _choose_device(config: Config, small: bool) -> tuple[str, str]:
     return "cpu", "device cpu: no GPU was found"
 
 
-def _leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from _leaves(item, (*path, key))
-    else:
-        yield path, value
+def _defaults() -> dict[str, Any]:
+    """A config in which only what must be given is given."""
+    least = {"algo": "", "env": {"id": "-"}, "total_timesteps": 1}
+    return Config.model_validate(least).model_dump(by_alias=True)
 
 
 def _value_at(values: Any, path: KeyPath) -> Any:

@@ -110,7 +110,7 @@ class Suggestions:
 
     def buffer_bytes(self, timesteps: int) -> int:
         """Memory of a replay buffer."""
-        facts = EnvFacts(self.observation_space, self.action_space, self.episode_steps, self.n_envs)
+        facts = EnvFacts(self.observation_space, self.action_space, self.episode_steps, self.n_envs, False)
         return replay_buffer_bytes(timesteps, {}, facts)
 
     def chosen_keywords(self) -> dict[str, tuple[Any, str]]:
@@ -148,10 +148,9 @@ class Suggestions:
 def suggest(env_id: str, algorithm: Algorithm) -> Suggestions:
     """Build the env, bare and then wrapped as it should be, to know its spaces.
 
-    :raises UsageError: when it cannot be built, or holds something that the algorithm cannot work with
+    :raises UsageError: when it cannot be built, or no policy can read its observations
     """
     with _recipe(env_id).make(Role.TRAIN, iter(())) as single:
-        _check_masks(env_id, algorithm, single)
         wrapping, why = _wrapping(env_id, single)
         steps, spec = max_episode_steps(single), single.spec
         found = single.observation_space, single.action_space
@@ -178,15 +177,6 @@ def _recipe(env_id: str, wrapping: dict[str, Any] | None = None) -> EnvRecipe:
 
 def _leaves(space: spaces.Space[Any]) -> list[spaces.Space[Any]]:
     return list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
-
-
-def _check_masks(env_id: str, algorithm: Algorithm, single: gym.Env[Any, Any]) -> None:
-    """MaskablePPO needs the env's ``action_masks``, and notices only when training begins."""
-    from sb3_contrib import MaskablePPO
-
-    if issubclass(algorithm.load(), MaskablePPO) and not single.has_wrapper_attr("action_masks"):
-        message = f"{algorithm.name} asks the env which actions are allowed; {env_id} has no method action_masks."
-        raise UsageError(message, "Write one, or use ppo.")
 
 
 def _wrapping(env_id: str, single: gym.Env[Any, Any]) -> tuple[dict[str, Any], str]:

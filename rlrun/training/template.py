@@ -48,7 +48,7 @@ def config_template(env: str, algo: str, path: Path | None = None) -> str:
 def _head(env: str, suggested: Suggestions, path: Path) -> Iterator[str]:
     yield f"# {suggested.algorithm.load().__name__} on {env}: a config to start from, not a tuned one."
     yield f"# Train:  rlrun train --config {path.as_posix()}"
-    yield "# Every key: rlrun schema. Keys that are commented out have their default."
+    yield "# Every key: rlrun schema. The hyperparameters in comments show SB3's defaults."
     yield _line("algo", suggested.algorithm.name)
     yield _field(Config, "seed")
 
@@ -125,7 +125,7 @@ def _field(section: type[BaseModel], name: str, indent: str = "") -> str:
 
 def _line(key: str, value: Any, comment: str = "", indent: str = "") -> str:
     """``key: value  # comment``; of a long comment the first sentence, or what fits on the line."""
-    text = f"{indent}{key}: {_flow(value)}  "
+    text = f"{indent}{key}: {flow(value)}  "
     room = _WIDTH - max(_COLUMN, len(text)) - len("# ")
     if len(comment) > room:
         comment = re.split(r"(?<=\.)\s+(?=[A-Z`])", comment)[0]
@@ -137,12 +137,12 @@ def _commented(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(text, _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
 
 
-def _flow(value: Any) -> str:
-    """A value on one line of YAML."""
+def flow(value: Any) -> str:
+    """A value on one line of YAML, large whole numbers with underscores."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_flow, value)) + "]"
+        return "[" + ", ".join(map(flow, value)) + "]"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
         return f"{value:_}"
     return to_yaml([value]).removeprefix("- ").strip()

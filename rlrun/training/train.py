@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import socket
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -79,6 +81,7 @@ def resume(run: RunDirectory, reporter: Reporter, max_time: float | None = None)
     if manifest.get("status") == "finished":
         reporter.said(f"The run {run.name} is finished; there is nothing to resume.")
         return run
+    _refuse_second_process(run, manifest)
     config = config.model_copy(update={"max_time": max_time})
     checkpoint, passed_over = newest_resumable(run)
     for sentence in passed_over:
@@ -95,6 +98,21 @@ def resume(run: RunDirectory, reporter: Reporter, max_time: float | None = None)
             _restore(session, checkpoint)
         _train(session, run, reporter, (), checkpoint)
     return run
+
+
+def _refuse_second_process(run: RunDirectory, manifest: Mapping[str, Any]) -> None:
+    """Raise UsageError when the process that trains this run is alive on this machine."""
+    process = manifest.get("process")
+    if not process or process["host"] != socket.gethostname():
+        return
+    with contextlib.suppress(psutil.Error):
+        if psutil.Process(process["pid"]).create_time() == process["started"]:
+            message = f"The run {run.name} is being trained by process {process['pid']} on {process['host']}."
+            raise UsageError(message, "Wait for it, or stop it with Ctrl-C (or kill) and resume then.")
+
+
+def _this_process() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
 
 
 @contextlib.contextmanager
@@ -163,10 +181,10 @@ def _train(
     def finish(status: str, **more: Any) -> None:
         seconds = seconds_before + time.monotonic() - began
         run.update_manifest(
-            {"status": status, "timesteps": model.num_timesteps, "seconds": round(seconds, 3), "pid": None, **more}
+            {"status": status, "timesteps": model.num_timesteps, "seconds": round(seconds, 3), "process": None, **more}
         )
 
-    run.update_manifest({"status": "running", "pid": os.getpid()})
+    run.update_manifest({"status": "running", "process": _this_process()})
     reporter.started(run.path, config.total_timesteps, done_before, notes)
     with signals.handled():
         try:

@@ -141,11 +141,16 @@ def _paths(configs: Sequence[str]) -> dict[str, Path]:
 def _in_own_process(name: str, path: Path, timeout: float) -> Case:
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="rlrun-smoke-"))
-    command = [sys.executable, "-m", "rlrun.smoke", str(path), str(folder)]
+    command = [sys.executable, "-m", "rlrun.smoketest", str(path), str(folder)]
     try:
         with (folder / "output").open("wb") as output:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env={**os.environ, "TMPDIR": str(folder)},  # what libraries leave behind goes with the folder
             )
             try:
                 process.wait(timeout)
@@ -263,7 +268,7 @@ def _resume(run: api.Run, plan: Any, expected: Any) -> bool:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """``python -m rlrun.smoke CONFIG FOLDER``: one config, its result in the folder."""
+    """``python -m rlrun.smoketest CONFIG FOLDER``: one config, its result in the folder."""
     path, folder = map(Path, arguments)
     case = try_config(path, folder)
     write_whole(folder / _RESULT, json.dumps(asdict(case)))
