@@ -419,7 +419,7 @@ def init(env: str, algo: str, out: str | Path | None = None) -> Path:
     path = Path(out) if out is not None else Path("configs", locate.folder_name(env), f"{algo}.yaml")
     if path.exists():
         raise UsageError(f"{path} is there already.", "Choose another file with --out.")
-    text = config_template(env, algo)
+    text = config_template(env, algo, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
     return path

@@ -52,6 +52,7 @@ def cross_check(
     errors = [
         *_action_space(algorithm, facts),
         *_action_masks(algorithm, facts),
+        *_observation_space(facts),
         *_policy_fits(algorithm, values, facts),
         *_her(values, facts),
         *_memory(algorithm, values, facts),
@@ -82,6 +83,19 @@ def _action_masks(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
         return []
     hint = "Give the env a method action_masks() -> array of bool, wrap it in ActionMasker, or use ppo."
     return [Finding(("algo",), f"{algorithm.name} needs an env that says which actions are allowed.", hint)]
+
+
+_READABLE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+def _observation_space(facts: EnvFacts) -> list[Finding]:
+    space = facts.observation_space
+    leaves = space.spaces.values() if isinstance(space, spaces.Dict) else (space,)
+    unreadable = [leaf for leaf in leaves if not isinstance(leaf, _READABLE)]
+    if not unreadable:
+        return []
+    message = f"SB3 cannot read observations of kind {type(unreadable[0]).__name__}."
+    return [Finding(("env", "wrappers"), message, "Flatten them: `wrappers: [FlattenObservation]`.")]
 
 
 def _policy_fits(algorithm: Algorithm, values: Mapping[str, Any], facts: EnvFacts) -> list[Finding]:

@@ -20,7 +20,7 @@ from rlrun.config.yaml import KeyPath
 from rlrun.errors import UsageError, did_you_mean, shown
 
 # Keywords that rlrun passes itself, and where the user sets them instead.
-_SET_ELSEWHERE = {
+SET_ELSEWHERE = {
     "env": "Use the section `env`.",
     "seed": "Use the top-level key `seed`.",
     "device": "Use the top-level key `device`.",
@@ -34,12 +34,12 @@ _SET_ELSEWHERE = {
     "params": "The policy gives them.",
 }
 # What the algorithm passes on to the nested class by itself.
-_PASSED_ON = {
+PASSED_ON = {
     "policy": {"use_sde"},
     "replay_buffer": {"buffer_size", "device", "n_envs", "optimize_memory_usage"},
     "rollout_buffer": {"buffer_size", "device", "n_envs", "gamma", "gae_lambda"},
 }
-_BOUNDS = {
+BOUNDS = {
     "gamma": (0, 1),
     "gae_lambda": (0, 1),
     "tau": (0, 1),
@@ -57,7 +57,7 @@ _ACTIVATIONS = (
     *("Sigmoid", "Softplus", "Softsign", "Hardtanh", "Identity"),
 )
 _OPTIMIZERS = ("Adam", "AdamW", "SGD", "RMSprop", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta")
-_CHOICES = {"goal_selection_strategy": ("future", "final", "episode")}
+CHOICES = {"goal_selection_strategy": ("future", "final", "episode")}
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ def _keywords(
     result: dict[str, Any] = {}
     for name, value in given.items():
         here = (*path, name)
-        if name in passed_on or (name in _SET_ELSEWHERE and name in parameters):
+        if name in passed_on or (name in SET_ELSEWHERE and name in parameters):
             walk.fail(
-                here, f'"{name}" is not set here.', _SET_ELSEWHERE.get(name, "The algorithm passes it on by itself.")
+                here, f'"{name}" is not set here.', SET_ELSEWHERE.get(name, "The algorithm passes it on by itself.")
             )
         elif name not in parameters:
             walk.fail(here, f'{cls.__name__} has no keyword "{name}".', _unknown_hint(name, parameters, algorithm))
@@ -124,9 +124,9 @@ def _keywords(
 
 
 def _unknown_hint(name: str, parameters: Mapping[str, Any], algorithm: Algorithm | None) -> str:
-    hint = did_you_mean(name, [p for p in parameters if p not in _SET_ELSEWHERE])
+    hint = did_you_mean(name, [p for p in parameters if p not in SET_ELSEWHERE])
     if hint or algorithm is None:
-        return hint or f"It takes: {', '.join(p for p in parameters if p not in _SET_ELSEWHERE)}."
+        return hint or f"It takes: {', '.join(p for p in parameters if p not in SET_ELSEWHERE)}."
     owners = [a.name for a in algorithms().values() if a.name != algorithm.name and _has_keyword(a, name)]
     return f"It is a keyword of {', '.join(owners)}." if owners else "`rlrun schema` lists the keywords."
 
@@ -182,7 +182,7 @@ def _nested(
         target = cls.policy_aliases[target]
     if not isinstance(target, type):
         return dict(value)  # the class itself was wrong, which is already said
-    return _keywords(walk, target, value, path, _PASSED_ON.get(stem, set()))
+    return _keywords(walk, target, value, path, PASSED_ON.get(stem, set()))
 
 
 def _default_class(cls: Any, parameter: inspect.Parameter | None) -> Any:
@@ -222,14 +222,17 @@ def _schedule_hint(value: Any) -> str:
 
 
 def _check_range(walk: _Walk, name: str, value: Any, path: KeyPath) -> None:
-    if name in _CHOICES and value not in _CHOICES[name]:
+    if name in CHOICES and value not in CHOICES[name]:
         walk.fail(
             path,
-            f"must be one of {', '.join(_CHOICES[name])}, not {shown(value)}.",
-            did_you_mean(value, _CHOICES[name]),
+            f"must be one of {', '.join(CHOICES[name])}, not {shown(value)}.",
+            did_you_mean(value, CHOICES[name]),
         )
-    if name in _BOUNDS and isinstance(value, int | float) and not isinstance(value, bool):
-        low, high = _BOUNDS[name]
+    if name == "train_freq" and isinstance(value, tuple) and value[1] not in ("step", "episode"):
+        hint = did_you_mean(value[1], ("step", "episode"))
+        walk.fail(path, f"counts in step or episode, not {shown(value[1])}.", hint or "For instance [1, episode].")
+    if name in BOUNDS and isinstance(value, int | float) and not isinstance(value, bool):
+        low, high = BOUNDS[name]
         if not low <= value <= high:
             limits = f"between {low} and {high}" if high < math.inf else f"at least {low}"
             walk.fail(path, f"must be {limits}, not {value}.")
@@ -240,7 +243,7 @@ def _class_value(walk: _Walk, expected: type, value: Any, path: KeyPath) -> Any:
         walk.fail(path, f"must be the name of a class, not {shown(value)}.")
         return None
     try:
-        return load_class(value.removeprefix("nn."), expected, allowed_classes(expected), f"{expected.__name__}")
+        return load_class(value, expected, allowed_classes(expected), f"{expected.__name__}")
     except UsageError as error:
         walk.fail(path, error.message, error.hint)
         return None
@@ -253,32 +256,42 @@ def allowed_classes(expected: type) -> dict[str, type]:
     from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-    known = [
-        *(getattr(torch.nn, name) for name in _ACTIVATIONS),
-        *(getattr(torch.optim, name) for name in _OPTIMIZERS),
-        RMSpropTFLike,
-        torch_layers.NatureCNN,
-        torch_layers.FlattenExtractor,
-        torch_layers.CombinedExtractor,
-        buffers.ReplayBuffer,
-        buffers.DictReplayBuffer,
-        buffers.NStepReplayBuffer,
-        HerReplayBuffer,
-        buffers.RolloutBuffer,
-        buffers.DictRolloutBuffer,
-    ]
-    return {cls.__name__: cls for cls in known if issubclass(cls, expected)}
+    by_slot: dict[type, list[type]] = {
+        torch.nn.Module: [getattr(torch.nn, name) for name in _ACTIVATIONS],
+        torch.optim.Optimizer: [*(getattr(torch.optim, name) for name in _OPTIMIZERS), RMSpropTFLike],
+        torch_layers.BaseFeaturesExtractor: [
+            torch_layers.NatureCNN,
+            torch_layers.FlattenExtractor,
+            torch_layers.CombinedExtractor,
+        ],
+        buffers.ReplayBuffer: [
+            buffers.ReplayBuffer,
+            buffers.DictReplayBuffer,
+            buffers.NStepReplayBuffer,
+            HerReplayBuffer,
+        ],
+        buffers.RolloutBuffer: [buffers.RolloutBuffer, buffers.DictRolloutBuffer],
+    }
+    return {cls.__name__: cls for cls in by_slot.get(expected, ())}
+
+
+def noise_kinds() -> dict[str, type]:
+    """Action noise by the name a config uses."""
+    from stable_baselines3.common import noise
+
+    return {"normal": noise.NormalActionNoise, "ornstein_uhlenbeck": noise.OrnsteinUhlenbeckActionNoise}
+
+
+def noise_keywords(kind: type) -> list[str]:
+    """The numbers that a kind of action noise takes."""
+    return [name for name in keyword_parameters(kind) if name not in ("initial_noise", "dtype")]
 
 
 def _action_noise(walk: _Walk, value: Any, path: KeyPath) -> Any:
     """``{normal: {sigma: 0.1}}`` or ``{ornstein_uhlenbeck: {sigma: 0.1, theta: 0.15}}``."""
     import numpy as np
-    from stable_baselines3.common import noise
 
-    kinds: dict[str, Any] = {
-        "normal": noise.NormalActionNoise,
-        "ornstein_uhlenbeck": noise.OrnsteinUhlenbeckActionNoise,
-    }
+    kinds = noise_kinds()
     if value is None:
         return None
     if not (isinstance(value, dict) and len(value) == 1 and isinstance(next(iter(value.values())), dict)):
@@ -290,7 +303,7 @@ def _action_noise(walk: _Walk, value: Any, path: KeyPath) -> Any:
         walk.fail(path, f'there is no action noise "{kind}".', hint)
         return None
     settings = {"mean": 0.0, **given}
-    allowed = {name for name in keyword_parameters(kinds[kind]) if name not in ("initial_noise", "dtype")}
+    allowed = noise_keywords(kinds[kind])
     before = len(walk.findings)
     for name, number in settings.items():
         if name not in allowed:

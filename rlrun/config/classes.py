@@ -34,23 +34,13 @@ def load_class(text: str, expects: type, allowed: Mapping[str, Any] | None = Non
         raise UsageError(f'there is no {what} "{text}".', hint)
     found = _import(text)
     if not (isinstance(found, type) and issubclass(found, expects)):
-        raise UsageError(f'"{text}" is not a subclass of {expects.__name__}.', f"Name a {what}.")
+        raise UsageError(f'"{text}" is not a subclass of {expects.__name__}.', "Name a class that is one.")
     return found
 
 
 def _import(text: str) -> Any:
     module_name, _, name = text.partition(":")
-    try:
-        module = import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and module_name.split(".")[0] == error.name.split(".")[0]:
-            hint = "Install it, or run from the folder that holds it."
-            raise UsageError(f'the module "{module_name}" was not found.', hint) from None
-        raise UsageError(f'importing "{module_name}" failed: {error}.', "Install what it needs.") from error
-    except Exception as error:  # whatever the user's module raises is reported as theirs
-        raise UsageError(
-            f'importing "{module_name}" failed: {type(error).__name__}: {error}', "Mend the module."
-        ) from error
+    module = import_module(module_name)
     if not hasattr(module, name):
         hint = did_you_mean(name, [n for n in dir(module) if not n.startswith("_")])
         raise UsageError(f'the module "{module_name}" has no "{name}".', hint)
@@ -58,9 +48,20 @@ def _import(text: str) -> Any:
 
 
 def import_module(name: str) -> Any:
-    """Import a module, noticing files written since the last import."""
+    """Import a module of the user's, noticing files written since the last import.
+
+    :raises UsageError: when it is not there, or whatever it raises itself
+    """
     importlib.invalidate_caches()
-    return importlib.import_module(name)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and name.split(".")[0] == error.name.split(".")[0]:
+            hint = "Install it, or run from the folder that holds it."
+            raise UsageError(f'the module "{name}" was not found.', hint) from None
+        raise UsageError(f'importing "{name}" failed: {error}.', "Install what it needs.") from error
+    except Exception as error:
+        raise UsageError(f'importing "{name}" failed: {type(error).__name__}: {error}.', "Mend the module.") from error
 
 
 def make_importable(folders: Iterable[str | Path]) -> None:

@@ -107,8 +107,9 @@ def _apply_overrides(source: Source, overrides: list[Override]) -> None:
     problems = []
     seen: dict[str, str] = {}
     for override in overrides:
-        if override.key in seen:
-            message = f'"{override.key}" is named twice: {seen[override.key]} and {override.flag}.'
+        twice = next((flag for key, flag in seen.items() if _overlap(key, override.key)), None)
+        if twice is not None:
+            message = f'"{override.key}" is named twice: {twice} and {override.flag}.'
             problems.append(Problem(message, where=override.flag, hint="Name it once."))
             continue
         seen[override.key] = override.flag
@@ -129,6 +130,11 @@ def _apply_overrides(source: Source, overrides: list[Override]) -> None:
             source.places[path] = override.flag
     if problems:
         raise ConfigError(problems)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two dotted keys are the same, or one is a section that holds the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
 def validate(source: Source) -> tuple[Config | None, list[Problem]]:
@@ -178,6 +184,8 @@ _KINDS = {
     "bool_type": "true or false",
     "string_type": "a string",
     "list_type": "a list",
+    "too_short": "a list with something in it",
+    "string_too_short": "a name",
 }
 _MISSING_HINTS = {
     "algo": "For instance `algo: ppo`.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def find_config(name: str | Path) -> Path:
     :raises UsageError: when there is neither
     """
     path = Path(name)
-    if path.exists() or path.suffix in (".yaml", ".yml"):
+    if os.path.exists(path) or path.suffix in (".yaml", ".yml"):
         return path
     text = str(name)
     shipped = shipped_configs()

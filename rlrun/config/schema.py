@@ -36,8 +36,8 @@ class Section(BaseModel):
 class WrapperConfig(Section):
     """One env wrapper: an allow-listed name or ``module:Class``, with its keyword arguments."""
 
-    name: str
-    kwargs: dict[str, Any] = {}
+    name: str = Field(description="An allow-listed name, or `module:Class`.")
+    kwargs: dict[str, Any] = Field({}, description="Its keyword arguments.")
 
 
 class EnvConfig(Section):
@@ -98,7 +98,7 @@ class EvaluationConfig(Section):
     """How the agent is evaluated, during training and by `rlrun eval`."""
 
     every: NotNegative | None = Field(
-        None, description="Timesteps between evaluations during training; 0: only when it has ended. null: a tenth."
+        None, description="Timesteps between evaluations during training; 0: only at its end. null: budget / 10."
     )
     episodes: NotNegative = Field(20, description="Number of episodes of one evaluation; 0: never evaluate.")
     n_envs: Positive | None = Field(None, description="Number of env copies. null: up to 8, at most one an episode.")
@@ -148,8 +148,8 @@ class CallbackConfig(Section):
 class TrackerConfig(Section):
     """Where logged numbers go besides the run directory."""
 
-    name: str
-    kwargs: dict[str, Any] = {}
+    name: str = Field(description="`tensorboard`, `wandb`, `mlflow`, `trackio`, or a plug-in's.")
+    kwargs: dict[str, Any] = Field({}, description="Keyword arguments of the tracker's own start function.")
 
 
 class Config(Section):
@@ -163,8 +163,8 @@ class Config(Section):
     )
     total_timesteps: Positive = Field(description="Training budget, in timesteps (one transition in one env).")
     hyperparameters: dict[str, Any] = Field({}, description="Keyword arguments of the SB3 class.")
-    evaluation: EvaluationConfig = EvaluationConfig()  # type: ignore[call-arg]
-    checkpoint: CheckpointConfig = CheckpointConfig()  # type: ignore[call-arg]
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     early_stop: EarlyStopConfig | None = Field(None, description="Reasons to end training before the budget.")
     callbacks: list[CallbackConfig] = Field([], description="The user's own SB3 callbacks.")
     trackers: list[TrackerConfig] = Field(

@@ -70,7 +70,7 @@ def _words(annotation: Any) -> str:
     if annotation in _WORDS:
         return _WORDS[annotation]
     origin = typing.get_origin(annotation)
-    if origin is collections.abc.Callable:
+    if accepts_schedule(annotation):
         return "a schedule"
     if origin is tuple:
         return "a list of " + " and ".join(_words(a) for a in typing.get_args(annotation))
@@ -80,8 +80,11 @@ def _words(annotation: Any) -> str:
 
 
 def accepts_schedule(annotation: Any) -> bool:
-    options = typing.get_args(annotation) or (annotation,)
-    return any(typing.get_origin(option) is collections.abc.Callable for option in options)
+    """Whether an annotation is ``Schedule`` (a callable), alone or in a union."""
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    options = typing.get_args(annotation) if is_union else (annotation,)
+    callables = (collections.abc.Callable, typing.Callable)
+    return any(option in callables or typing.get_origin(option) in callables for option in options)
 
 
 def expected_class(annotation: Any) -> Any:
@@ -93,4 +96,5 @@ def expected_class(annotation: Any) -> Any:
 
 
 def allows_none(annotation: Any) -> bool:
+    """Whether an annotation is a union with None."""
     return type(None) in typing.get_args(annotation)

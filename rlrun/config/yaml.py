@@ -8,7 +8,7 @@ PyYAML's parser composes is turned into plain values by the core schema of YAML 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ MAX_NODES = 20_000
 MAX_DEPTH = 40
 
 KeyPath = tuple[str | int, ...]
+
+_TOO_DEEP = "is nested too deeply."
+_CHECK_BRACKETS = "Check the brackets and the indentation."
 
 _INT = re.compile(r"[-+]?[0-9][0-9_]*")
 _FLOAT = re.compile(r"[-+]?(\.[0-9][0-9_]*|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?")
@@ -35,7 +38,15 @@ _CONSTANTS = {
     **dict.fromkeys(("null", "Null", "NULL", "~", ""), None),
     **_SPECIAL_FLOATS,
 }
-_CORE_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str")}
+_TAGS = {yaml.ScalarNode: "str", yaml.SequenceNode: "seq", yaml.MappingNode: "map"}
+_PLAIN = "plain"
+
+
+class _Loader(yaml.SafeLoader):
+    """Gives scalars without quotes and tag the tag ``plain``, in place of PyYAML's guess by YAML 1.1."""
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        return _PLAIN if kind is yaml.ScalarNode and implicit[0] else super().resolve(kind, value, implicit)
 
 
 @dataclass
@@ -68,15 +79,17 @@ def read_yaml(path: Path) -> Document:
             )
         text = data.decode("utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError([Problem("there is no such file.", where=where)]) from None
+        hint = "Check the path; `rlrun configs` lists the shipped configs."
+        raise ConfigError([Problem("there is no such file.", where=where, hint=hint)]) from None
     except IsADirectoryError:
         raise ConfigError(
             [Problem("is a directory, not a config.", where=where, hint="Name a YAML file in it.")]
         ) from None
     except UnicodeDecodeError:
         raise ConfigError([Problem("is not UTF-8 text.", where=where, hint="Save it as UTF-8.")]) from None
-    except OSError as error:
-        raise ConfigError([Problem(f"cannot be read: {error.strerror}.", where=where)]) from None
+    except (OSError, ValueError) as error:  # ValueError: no file can have this name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError([Problem(f"cannot be read: {reason}.", where=where, hint="Check the path.")]) from None
     return parse_yaml(text, where)
 
 
@@ -88,21 +101,24 @@ def parse_yaml(text: str, where: str) -> Document:
     """
     try:
         # compose() builds nodes only: no constructor runs, whatever tags the text holds.
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         raise ConfigError([_syntax_problem(error, where)]) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = (
-            "is nested too deeply" if isinstance(error, RecursionError) else f"is not valid YAML: {_first_line(error)}"
-        )
-        raise ConfigError([Problem(f"{reason}.", where=where)]) from None
+    except RecursionError:
+        raise ConfigError([Problem(_TOO_DEEP, where=where, hint=_CHECK_BRACKETS)]) from None
+    except (yaml.YAMLError, ValueError) as error:
+        message = f"is not valid YAML: {_first_line(error)}."
+        raise ConfigError([Problem(message, where=where, hint="Take the character out.")]) from None
     reader = _Reader(where)
     return Document(reader.read(node, (), 0) if node is not None else None, reader.lines)
 
 
 def parse_value(text: str, where: str) -> Any:
     """The value of ``--set key=TEXT``, by the same rules as a file."""
-    return parse_yaml(text, where).value
+    try:
+        return parse_yaml(text, where).value
+    except ConfigError as error:  # a line number says nothing here
+        raise ConfigError([replace(problem, where=where) for problem in error.problems]) from None
 
 
 class _Reader:
@@ -117,12 +133,13 @@ class _Reader:
         line = node.start_mark.line + 1
         self.lines.setdefault(path, line)
         self.count += 1
-        if self.count > MAX_NODES or depth > MAX_DEPTH:
-            self.fail(line, "holds more values than a config can need (an anchor that repeats itself?).")
+        if self.count > MAX_NODES:
+            self.fail(line, "holds more values than a config can need.", "Take out the anchors that repeat themselves.")
+        if depth > MAX_DEPTH:
+            self.fail(line, _TOO_DEEP, _CHECK_BRACKETS)
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, line)
-        if node.tag not in _CORE_TAGS:
-            self.fail(line, f"the tag {_short_tag(node.tag)} is not allowed: reading a config never runs code.")
+        self.check_tag(node, line)
         if isinstance(node, yaml.SequenceNode):
             return [self.read(child, (*path, i), depth + 1) for i, child in enumerate(node.value)]
         return self.mapping(node, path, depth)
@@ -132,8 +149,10 @@ class _Reader:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             key = self.scalar(key_node, line) if isinstance(key_node, yaml.ScalarNode) else None
-            if key is None or key == "<<":
-                self.fail(line, "a key must be a plain word." if key is None else "merge keys (<<) are not supported.")
+            if key is None:
+                self.fail(line, "a key must be a word.", "Put it in quotes.")
+            if key == "<<" and key_node.tag == _PLAIN:
+                self.fail(line, "merge keys (<<) are not supported.", "Write the values out.")
             key = key if isinstance(key, str) else key_node.value
             if key in result:
                 self.fail(
@@ -144,14 +163,15 @@ class _Reader:
         return result
 
     def scalar(self, node: yaml.ScalarNode, line: int) -> Any:
-        # A plain scalar gets PyYAML's YAML 1.1 guess as its tag; any other tag was written out by hand.
-        if node.style in ("'", '"', "|", ">"):
-            if node.tag != "tag:yaml.org,2002:str":
-                self.fail(line, f"the tag {_short_tag(node.tag)} is not allowed: reading a config never runs code.")
-            return node.value
-        if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
-            self.fail(line, f"the tag {_short_tag(node.tag)} is not allowed: reading a config never runs code.")
-        return core_scalar(node.value)
+        if node.tag == _PLAIN:
+            return core_scalar(node.value)
+        self.check_tag(node, line)
+        return node.value
+
+    def check_tag(self, node: yaml.Node, line: int) -> None:
+        if node.tag != f"tag:yaml.org,2002:{_TAGS[type(node)]}":
+            hint = "Leave it out: reading a config never runs code."
+            self.fail(line, f"the tag {_short_tag(node.tag)} is not allowed.", hint)
 
     def fail(self, line: int, message: str, hint: str = "") -> None:
         raise ConfigError([Problem(message, where=f"{self.where}:{line}", hint=hint)])
@@ -180,7 +200,10 @@ def _syntax_problem(error: yaml.MarkedYAMLError, where: str) -> Problem:
     place = f"{where}:{mark.line + 1}" if mark else where
     if "'\\t'" in (error.problem or ""):
         return Problem("a tab cannot indent YAML.", where=place, hint="Use spaces.")
-    return Problem(f"is not valid YAML: {error.problem or error.context}.", where=place)
+    reason = error.problem or error.context or "?"
+    if reason.startswith("but"):  # the second half of a sentence
+        reason = f"{error.context} {reason}"
+    return Problem(f"is not valid YAML: {reason}.", where=place, hint="Look at this line and the one above it.")
 
 
 def _first_line(error: Exception) -> str:

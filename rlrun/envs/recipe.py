@@ -149,14 +149,14 @@ class EnvRecipe:
         if role is Role.VIDEO:
             kwargs = {**kwargs, "render_mode": "rgb_array"}
         for module in self.env.imports:
-            _import_user_module(module)
+            import_module(module)
         env_id = self.env.id
         if is_class_path(env_id):
             cls = load_class(env_id, gym.Env, what="env")
             return _constructed(env_id, partial(cls, **kwargs)), bool(self.env.seed_every_reset)
         module, _, name = env_id.rpartition(":")
         if module:
-            _import_user_module(module)
+            import_module(module)
         family = import_family(name)
         check_registered(name)
         with c_output_discarded(family.prints):
@@ -227,18 +227,6 @@ def max_episode_steps(env: gym.Env[Any, Any]) -> int | None:
 def _needs_transpose(space: spaces.Space[Any]) -> bool:
     leaves = space.spaces.values() if isinstance(space, spaces.Dict) else (space,)
     return any(is_image_space(leaf) and not is_image_space_channels_first(leaf) for leaf in leaves)  # type: ignore[arg-type]
-
-
-def _import_user_module(name: str) -> None:
-    try:
-        import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] == name.split(".")[0]:
-            hint = "Install it, or run from the folder that holds it."
-            raise UsageError(f'the module "{name}" was not found.', hint) from None
-        raise UsageError(f'importing "{name}" failed: {error}.', "Install what it needs.") from error
-    except ImportError as error:
-        raise UsageError(f'importing "{name}" failed: {error}.', "Install what it needs.") from error
 
 
 def _constructed(name: str, make: Callable[[], Any]) -> Any:

@@ -15,7 +15,15 @@ import typing
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rlrun.algorithms.hyperparameters import _BOUNDS, _CHOICES, _PASSED_ON, _SET_ELSEWHERE, allowed_classes
+from rlrun.algorithms.hyperparameters import (
+    BOUNDS,
+    CHOICES,
+    PASSED_ON,
+    SET_ELSEWHERE,
+    allowed_classes,
+    noise_keywords,
+    noise_kinds,
+)
 from rlrun.algorithms.registry import Algorithm, algorithms
 from rlrun.config.schema import Config
 from rlrun.config.signatures import accepts_schedule, expected_class, keyword_parameters
@@ -27,14 +35,12 @@ Schema = dict[str, Any]
 _CLASS_PATH = {"$ref": "#/$defs/class_path"}
 _KWARGS = {"$ref": "#/$defs/kwargs"}
 _SCHEDULE = {"$ref": "#/$defs/schedule"}
-_TORCH_NAME = {"type": "string", "pattern": r"^nn\.\w+$"}
 _DURATION = r"^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s?)?$"
 # rlrun reads 100_000 as a number; to an editor that follows YAML 1.2 to the letter it is a string.
 _UNDERSCORED = "^[0-9]+_[0-9_]*$"
 # pydantic leaves these as they are where a validator comes before them.
 _BOUND_WORDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
 _PARAM = re.compile(r"^:param (\w+):(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
-_NOISE = {"normal": "NormalActionNoise", "ornstein_uhlenbeck": "OrnsteinUhlenbeckActionNoise"}
 _NUMBERS = {"type": "array", "items": {"type": "number"}}
 _DEFINITIONS: Schema = {
     "class_path": {
@@ -108,7 +114,7 @@ def hyperparameters_schema(algorithm: Algorithm) -> Schema:
 
 def settable_keywords(cls: type, passed_on: Iterable[str] = ()) -> dict[str, inspect.Parameter]:
     """The keywords of a class that a config may hold: not those that rlrun or the algorithm passes itself."""
-    excluded = {*_SET_ELSEWHERE, *passed_on}
+    excluded = {*SET_ELSEWHERE, *passed_on}
     return {name: p for name, p in keyword_parameters(cls).items() if name not in excluded}
 
 
@@ -196,7 +202,7 @@ def _nested(cls: Any, parameters: dict[str, inspect.Parameter], stem: str) -> Sc
         targets = []
     known: Schema = {}
     for target in targets:
-        known = {**_keywords(target, _PASSED_ON.get(stem, set()), nested=False), **known}
+        known = {**_keywords(target, PASSED_ON.get(stem, set()), nested=False), **known}
     return {"type": ["object", "null"], "properties": known}
 
 
@@ -206,14 +212,14 @@ def _values(cls: Any, parameter: inspect.Parameter) -> Schema:
     if name == "policy":
         return {"anyOf": [{"enum": list(cls.policy_aliases)}, _CLASS_PATH]}
     if name == "action_noise":
-        return {"anyOf": [{"type": "null"}, *(_noise(kind) for kind in _NOISE)]}
-    if name in _CHOICES:
-        return {"enum": list(_CHOICES[name])}
+        return {"anyOf": [{"type": "null"}, *(_noise(kind, cls) for kind, cls in noise_kinds().items())]}
+    if name in CHOICES:
+        return {"enum": list(CHOICES[name])}
     options = [option for option in [annotated(annotation)] if option is not None]
     if accepts_schedule(annotation):
         options.append(_SCHEDULE)
     result = _one_of(options) or {}
-    low, high = _BOUNDS.get(name, (-math.inf, math.inf))
+    low, high = BOUNDS.get(name, (-math.inf, math.inf))
     bounds = {"minimum": low, "maximum": high}
     return {**result, **{word: bound for word, bound in bounds.items() if math.isfinite(bound)}}
 
@@ -264,16 +270,12 @@ _PLAIN: dict[Any, Schema] = {
 
 
 def _class_name(expected: Any) -> Schema:
-    return {"anyOf": [{"enum": list(allowed_classes(expected))}, _TORCH_NAME, _CLASS_PATH]}
+    return {"anyOf": [{"enum": list(allowed_classes(expected))}, _CLASS_PATH]}
 
 
-def _noise(kind: str) -> Schema:
-    from stable_baselines3.common import noise
-
-    cls = getattr(noise, _NOISE[kind])
+def _noise(kind: str, cls: type) -> Schema:
     docs = parameter_docs(cls)
-    names = [name for name in keyword_parameters(cls) if name not in ("initial_noise", "dtype")]
-    properties = {name: {"type": "number", "description": docs.get(name, "")} for name in names}
+    properties = {name: {"type": "number", "description": docs.get(name, "")} for name in noise_keywords(cls)}
     settings = {"type": "object", "properties": properties, "required": ["sigma"], "additionalProperties": False}
     return {"type": "object", "properties": {kind: settings}, "required": [kind], "additionalProperties": False}
 

@@ -111,7 +111,7 @@ def test_every_shipped_config_is_valid_and_names_the_schema(
         {"hyperparameters": {"learning_rate": "lin_1e-3", "clip_range": "const_.2", "gamma": 1}},
         {"hyperparameters": {"learning_rate": {"linear": [1e-3, 0]}, "clip_range": {"constant": 0.1}}},
         {"hyperparameters": {"clip_range_vf": None, "n_steps": 1e3, "target_kl": 0.1}},
-        {"hyperparameters": {"policy_kwargs": {"net_arch": {"pi": [64], "vf": [64]}, "activation_fn": "nn.ReLU"}}},
+        {"hyperparameters": {"policy_kwargs": {"net_arch": {"pi": [64], "vf": [64]}, "activation_fn": "ReLU"}}},
         {"hyperparameters": {"policy_kwargs": {"net_arch": [64, 64], "optimizer_class": "RMSpropTFLike"}}},
         {"algo": "sac", "hyperparameters": {"ent_coef": "auto_0.1", "train_freq": [1, "episode"]}},
         {"algo": "sac", "hyperparameters": {"action_noise": {"normal": {"sigma": 0.1}}, "ent_coef": 0.1}},
