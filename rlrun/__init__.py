@@ -17,7 +17,6 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from rlrun.api import (
-        Run,
         check,
         check_env,
         configs,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
         schema,
         train,
     )
+    from rlrun.run import Run
     from rlrun.smoketest import smoke
 
 __all__ = [

@@ -26,6 +26,7 @@ from rlrun.config import locate
 from rlrun.config.loading import Override
 from rlrun.config.signatures import keyword_parameters
 from rlrun.errors import ConfigError, RlrunError, UsageError
+from rlrun.run import Run
 from rlrun.runs.files import write_whole
 
 _MAX_ENVS = 4
@@ -243,7 +244,7 @@ def _cut_down(plan: Any) -> list[Override]:
     return [Override(key, value, "smoke") for key, value in cut.items()]
 
 
-def _load_in_sb3(run: api.Run, plan: Any) -> Any:
+def _load_in_sb3(run: Run, plan: Any) -> Any:
     """What users without rlrun do with the checkpoint."""
     folder = run.directory.checkpoint_path(run.directory.pointer("final") or 0)
     # SB3 wants an env for models with hindsight goals; one copy in this process is enough.
@@ -256,7 +257,7 @@ def _load_in_sb3(run: api.Run, plan: Any) -> Any:
         venv.close()
 
 
-def _resume(run: api.Run, plan: Any, expected: Any) -> bool:
+def _resume(run: Run, plan: Any, expected: Any) -> bool:
     """Forget the end of the run, resume from its middle, and compare the weights."""
     directory = run.directory
     final = directory.pointer("final")
