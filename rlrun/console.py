@@ -152,8 +152,8 @@ class LineReporter:
         """See rlrun.training.progress.Reporter."""
         self._total, self._before, self._began = total_timesteps, timesteps, time.monotonic()
         self._next = timesteps + max(1, total_timesteps // 10)
-        for text in notes:
-            note(text)
+        if notes:
+            note("; ".join(notes))
         note(f"training for {total_timesteps:,} timesteps in {run}")
 
     def progressed(self, timesteps: int, mean_return: float | None) -> None:
@@ -202,8 +202,8 @@ class BarReporter:
     def started(self, run: Path, total_timesteps: int, timesteps: int, notes: tuple[str, ...]) -> None:
         """See rlrun.training.progress.Reporter."""
         self._before, self._began = timesteps, time.monotonic()
-        for text in notes:
-            self._console.print(text, markup=False)
+        if notes:
+            self._console.print("; ".join(notes), markup=False)
         self._console.print(f"training for {total_timesteps:,} timesteps in {run}", markup=False, soft_wrap=True)
         self._task = self._bar.add_task(
             "", total=total_timesteps, completed=timesteps, speed=0.0, training="-", evaluated="-"

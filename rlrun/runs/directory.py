@@ -41,7 +41,7 @@ class RunDirectory:
         parent = root / folder_name(config.env.id) / folder_name(config.algo)
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
         stem = folder_name(name) if name else f"{stamp}-s{config.seed}"
-        with os_errors_in_words(f"making the run directory in {root}"):
+        with os_errors_in_words(f"making the run directory in {root}", UsageError):
             parent.mkdir(parents=True, exist_ok=True)
             for attempt in range(1, 1000):
                 path = parent / (stem if attempt == 1 else f"{stem}-{attempt}")
@@ -57,11 +57,18 @@ class RunDirectory:
                         raise
                     parent.mkdir(parents=True, exist_ok=True)  # pruned by someone between the two calls
                     continue
-                (path / CHECKPOINTS).mkdir()
-                run = cls(path.resolve())
-                write_whole(run.path / CONFIG, to_yaml(config.model_dump(by_alias=True)))
-                return run
+                return cls._furnished(path.resolve(), config)
         raise RlrunError(f"No free name for a run was found in {parent}.")
+
+    @classmethod
+    def _furnished(cls, path: Path, config: Config) -> RunDirectory:
+        try:
+            (path / CHECKPOINTS).mkdir()
+            write_whole(path / CONFIG, to_yaml(config.model_dump(by_alias=True)))
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:

@@ -31,14 +31,17 @@ _REASONS = {
 
 
 @contextlib.contextmanager
-def os_errors_in_words(doing: str) -> Iterator[None]:
-    """Turn an OSError into one sentence and a way out."""
+def os_errors_in_words(doing: str, kind: type[RlrunError] = RlrunError) -> Iterator[None]:
+    """Turn an OSError into one sentence and a way out.
+
+    :param kind: the error to raise
+    """
     try:
         yield
     except OSError as error:
         reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
         place = f" at {error.filename}" if error.filename else ""
-        raise RlrunError(f"{reason} while {doing}{place}.", hint) from error
+        raise kind(f"{reason} while {doing}{place}.", hint) from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
