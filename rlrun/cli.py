@@ -48,7 +48,7 @@ _ZOO_HABITS = {
 }
 
 ConfigArgument = Annotated[
-    str | None, typer.Argument(metavar="[CONFIG]", help="A YAML file or the name of a shipped config.")
+    str | None, typer.Argument(metavar="CONFIG", help="A YAML file or the name of a shipped config.")
 ]
 ConfigOption = Annotated[str | None, typer.Option("--config", "-c", help="The same, as a flag.")]
 AlgoOption = Annotated[str | None, typer.Option(help="With --env: find the shipped config.")]
@@ -72,7 +72,7 @@ def main() -> None:
     if arguments and not {"-h", "--help", "--version", "--show-completion"} & set(arguments):
         console.keep_stdout_for_reports()
     code = run(arguments)
-    console.flush()
+    console.finish()
     sys.exit(code)
 
 
@@ -92,7 +92,7 @@ def run(arguments: Sequence[str]) -> int:
         console.print_error(error)
         return error.exit_code
     except TyperException as error:
-        return _print_usage_error(error)
+        return _print_usage_error(error, arguments)
     except KeyboardInterrupt:
         console.note("Interrupted.")
         return 130
@@ -107,12 +107,14 @@ def run(arguments: Sequence[str]) -> int:
         return 1
 
 
-def _print_usage_error(error: Any) -> int:
+def _print_usage_error(error: Any, arguments: Sequence[str]) -> int:
     message = getattr(error, "format_message", lambda: str(error))().strip().rstrip(".").replace("?.", "?")
+    message = message.replace("Input should be", "it must be")
     option = getattr(error, "option_name", None)
     if option:
-        given = next((a.partition("=")[0] for a in sys.argv if a.startswith(option)), option)
-        hint = _ZOO_HABITS.get(given) or _ZOO_HABITS.get(option) or did_you_mean(option, error.possibilities or ())
+        given = next((a.partition("=")[0] for a in arguments if a.startswith(option)), option)
+        known = getattr(error, "possibilities", None) or ()
+        hint = _ZOO_HABITS.get(given) or _ZOO_HABITS.get(option) or did_you_mean(option, known)
     else:
         hint = ""
     context = getattr(error, "ctx", None)
@@ -337,7 +339,7 @@ def _check_all(no_env: bool) -> int:
 
 @app.command()
 def configs(
-    containing: Annotated[str, typer.Argument(metavar="[FILTER]", help="Part of a name.")] = "",
+    containing: Annotated[str, typer.Argument(metavar="FILTER", help="Part of a name.")] = "",
     json_: JsonOption = False,
 ) -> None:
     """List the shipped configs."""
@@ -432,7 +434,7 @@ def prune(
 @app.command()
 def smoke(
     configs_: Annotated[
-        list[str] | None, typer.Argument(metavar="[CONFIG]...", help="Default: ./configs, else the shipped.")
+        list[str] | None, typer.Argument(metavar="CONFIG...", help="Default: ./configs, else the shipped.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="A missing optional package is a failure.")] = False,
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit XML report.")] = None,

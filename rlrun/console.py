@@ -38,12 +38,13 @@ def _out() -> TextIO:
     return _reports if _reports is not None else sys.stdout
 
 
-def flush() -> None:
-    """Write reports out; whoever was to read them may be gone."""
-    try:
+def finish() -> None:
+    """Write reports out, at the end of the process; whoever was to read them may be gone."""
+    with contextlib.suppress(BrokenPipeError):
         _out().flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), _out().fileno())
+    if _reports is not None:
+        with contextlib.suppress(BrokenPipeError):
+            _reports.close()
 
 
 def print_json(value: Any) -> None:

@@ -28,13 +28,13 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
         raise ConfigError([Problem(f.message, dotted(f.path), hint=f.hint) for f in findings])
     if not for_training and algorithm.is_off_policy:
         kwargs = {name: value for name, value in kwargs.items() if not name.startswith("replay_buffer_")}
-        kwargs |= {"buffer_size": venv.num_envs}
+        kwargs |= {"buffer_size": venv.num_envs, "optimize_memory_usage": False}
     cls: Any = algorithm.load()
     try:
         # seed=None: rlrun seeds the generators itself, and SB3 would seed the envs over again.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # `rlrun check` says what is worth saying, once
             return cls(env=venv, device=device or config.device, seed=None, **kwargs)
-    except (AssertionError, ValueError, TypeError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{cls.__name__} refuses this config: {reason}") from error
+    except Exception as error:  # SB3 asserts, torch raises RuntimeError, and the user's own classes anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"{cls.__name__} refuses this config: {reason.rstrip('.')}.") from error

@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 from rlrun.algorithms.hyperparameters import Finding
 from rlrun.algorithms.registry import Algorithm
+from rlrun.config.schema import whole_number
 from rlrun.config.signatures import keyword_parameters
 
 
@@ -32,14 +33,17 @@ class EnvFacts:
 
 
 def default_policy(algorithm: Algorithm, observation_space: spaces.Space[Any]) -> str:
-    """The alias that suits the observations: MultiInput for Dict, Cnn for images, else the first (Mlp)."""
+    """The alias that suits the observations: MultiInput for Dict, Cnn for images, else the first (Mlp).
+
+    SB3's convolutions need images of 36 x 36; smaller ones are flattened.
+    """
     from stable_baselines3.common.preprocessing import is_image_space
 
     aliases = list(algorithm.load().policy_aliases)
     kind = "Mlp"
     if isinstance(observation_space, spaces.Dict):
         kind = "MultiInput"
-    elif is_image_space(observation_space):
+    elif is_image_space(observation_space) and min(sorted(observation_space.shape or (0,))[1:]) >= 36:
         kind = "Cnn"
     return next((alias for alias in aliases if alias.startswith(kind)), aliases[0])
 
@@ -50,10 +54,10 @@ def cross_check(
     """Errors and warnings that only keywords and env together show."""
     values = _with_defaults(algorithm, hyperparameters)
     errors = [
-        *_action_space(algorithm, facts),
-        *_action_masks(algorithm, facts),
-        *_observation_space(facts),
+        *check_spaces(algorithm, facts),
         *_policy_fits(algorithm, values, facts),
+        *_net_arch(algorithm, values),
+        *_episodic_training(values, facts),
         *_her(values, facts),
         *_memory(algorithm, values, facts),
     ]
@@ -61,9 +65,15 @@ def cross_check(
     return errors + minibatch_errors, warnings
 
 
+def check_spaces(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
+    """Errors that the env shows whatever the hyperparameters are."""
+    return [*_action_space(algorithm, facts), *_action_masks(algorithm, facts), *_observation_space(facts)]
+
+
 def _with_defaults(algorithm: Algorithm, given: Mapping[str, Any]) -> dict[str, Any]:
     parameters = keyword_parameters(algorithm.load())
-    return {**{name: p.default for name, p in parameters.items() if p.default is not p.empty}, **given}
+    defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+    return {**defaults, **{name: whole_number(value) for name, value in given.items()}}
 
 
 def _action_space(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
@@ -127,6 +137,26 @@ def _in_words(space: spaces.Space[Any]) -> str:
     if isinstance(space, spaces.Dict):
         return f"a Dict of {', '.join(space.spaces)}"
     return f"{type(space).__name__} of shape {space.shape}" if space.shape else str(space)
+
+
+def _net_arch(algorithm: Algorithm, values: Mapping[str, Any]) -> list[Finding]:
+    """SB3 passes over the parts it does not know in silence."""
+    net_arch = (values.get("policy_kwargs") or {}).get("net_arch")
+    if not isinstance(net_arch, dict) or ":" in str(values.get("policy")):
+        return []
+    parts = ("pi", "qf") if algorithm.is_off_policy else ("pi", "vf")
+    path = ("hyperparameters", "policy_kwargs", "net_arch")
+    hint = f"Its parts are {' and '.join(parts)}."
+    unknown = [name for name in net_arch if name not in parts]
+    return [Finding((*path, name), f'{algorithm.name} has no network "{name}".', hint) for name in unknown]
+
+
+def _episodic_training(values: Mapping[str, Any], facts: EnvFacts) -> list[Finding]:
+    train_freq = values.get("train_freq")
+    if not isinstance(train_freq, list) or "episode" not in train_freq or facts.n_envs == 1:
+        return []
+    message = f"training after whole episodes needs one env, and there are {facts.n_envs}."
+    return [Finding(("hyperparameters", "train_freq"), message, "Set env.n_envs: 1, or train_freq: [N, step].")]
 
 
 def _her(values: Mapping[str, Any], facts: EnvFacts) -> list[Finding]:
@@ -201,4 +231,4 @@ def replay_buffer_bytes(buffer_size: int, values: Mapping[str, Any], facts: EnvF
 
 
 def _gib(number: float) -> str:
-    return f"{number / 2**30:.1f} GiB"
+    return f"{number / 2**30:,.1f} GiB"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from rlrun.algorithms.registry import Algorithm, algorithms
 from rlrun.algorithms.schedules import is_schedule_form, parse_schedule
 from rlrun.config.classes import load_class
 from rlrun.config.signatures import accepts_schedule, allows_none, convert, expected_class, keyword_parameters
-from rlrun.config.yaml import KeyPath
+from rlrun.config.yaml import KeyPath, core_scalar
 from rlrun.errors import UsageError, did_you_mean, shown
 
 # Keywords that rlrun passes itself, and where the user sets them instead.
@@ -50,13 +51,16 @@ BOUNDS = {
         ("n_steps", "batch_size", "n_epochs", "buffer_size", "n_delta", "stats_window_size"), (1, math.inf)
     ),
     **dict.fromkeys(("target_update_interval", "policy_delay", "n_sampled_goal"), (1, math.inf)),
-    **dict.fromkeys(("learning_rate", "learning_starts", "clip_range", "max_grad_norm"), (0, math.inf)),
+    "train_freq": (1, math.inf),
+    **dict.fromkeys(("learning_rate", "learning_starts", "clip_range", "max_grad_norm", "sigma"), (0, math.inf)),
 }
 _ACTIVATIONS = (
     *("ReLU", "Tanh", "ELU", "GELU", "SELU", "SiLU", "Mish", "LeakyReLU"),
     *("Sigmoid", "Softplus", "Softsign", "Hardtanh", "Identity"),
 )
 _OPTIMIZERS = ("Adam", "AdamW", "SGD", "RMSprop", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta")
+# SAC's and its kin's words in place of a number, as in `auto_0.1`.
+_AUTO = {"ent_coef": r"auto(_\d|$)", "target_entropy": r"auto$"}
 CHOICES = {"goal_selection_strategy": ("future", "final", "episode")}
 
 
@@ -124,11 +128,13 @@ def _keywords(
 
 
 def _unknown_hint(name: str, parameters: Mapping[str, Any], algorithm: Algorithm | None) -> str:
-    hint = did_you_mean(name, [p for p in parameters if p not in SET_ELSEWHERE])
-    if hint or algorithm is None:
-        return hint or f"It takes: {', '.join(p for p in parameters if p not in SET_ELSEWHERE)}."
+    own = [parameter for parameter in parameters if parameter not in SET_ELSEWHERE]
+    if algorithm is None:
+        return did_you_mean(name, own) or f"It takes: {', '.join(own) or 'none'}."
     owners = [a.name for a in algorithms().values() if a.name != algorithm.name and _has_keyword(a, name)]
-    return f"It is a keyword of {', '.join(owners)}." if owners else "`rlrun schema` lists the keywords."
+    if owners:
+        return f"It is a keyword of {', '.join(owners)}."
+    return did_you_mean(name, own) or "`rlrun schema` lists the keywords."
 
 
 def _has_keyword(algorithm: Algorithm, name: str) -> bool:
@@ -146,7 +152,7 @@ def policy_class(cls: Any, value: Any) -> type:
     from stable_baselines3.common.policies import BasePolicy
 
     if not isinstance(value, str):
-        raise UsageError(f"the policy must be a name, not {value!r}.", f"Known: {', '.join(cls.policy_aliases)}.")
+        raise UsageError(f"the policy must be a name, not {shown(value)}.", f"Known: {', '.join(cls.policy_aliases)}.")
     return load_class(value, BasePolicy, cls.policy_aliases, "policy")
 
 
@@ -203,10 +209,12 @@ def _value(walk: _Walk, parameter: inspect.Parameter, value: Any, path: KeyPath)
         return _class_value(walk, expected, value, path)
     if accepts_schedule(annotation) and is_schedule_form(value):
         try:
-            return parse_schedule(value)
+            schedule = parse_schedule(value)
         except ValueError as error:
             walk.fail(path, f"{shown(value)} is not a schedule: {error}.", _schedule_hint(value))
             return None
+        _check_range(walk, parameter.name, min(schedule(1.0), schedule(0.0)), path)
+        return schedule
     try:
         converted = convert(value, annotation)
     except TypeError as error:
@@ -218,20 +226,29 @@ def _value(walk: _Walk, parameter: inspect.Parameter, value: Any, path: KeyPath)
 
 def _schedule_hint(value: Any) -> str:
     prefix = value.partition("_")[0] if isinstance(value, str) else ""
-    return did_you_mean(prefix, ("lin", "const")).replace('"?', '_..."?')
+    if isinstance(value, str) and isinstance(core_scalar(value), int | float):
+        return "Write the number without quotes."
+    return "" if prefix in ("lin", "const") else did_you_mean(prefix, ("lin", "const")).replace('"?', '_..."?')
 
 
 def _check_range(walk: _Walk, name: str, value: Any, path: KeyPath) -> None:
+    """Whether a value of the right type is one that SB3 can work with."""
     if name in CHOICES and value not in CHOICES[name]:
         walk.fail(
             path,
             f"must be one of {', '.join(CHOICES[name])}, not {shown(value)}.",
             did_you_mean(value, CHOICES[name]),
         )
-    if name == "train_freq" and isinstance(value, tuple) and value[1] not in ("step", "episode"):
-        hint = did_you_mean(value[1], ("step", "episode"))
-        walk.fail(path, f"counts in step or episode, not {shown(value[1])}.", hint or "For instance [1, episode].")
-    if name in BOUNDS and isinstance(value, int | float) and not isinstance(value, bool):
+    if name in _AUTO and isinstance(value, str) and not re.match(_AUTO[name], value):
+        walk.fail(path, f"must be a number or auto, not {shown(value)}.")
+    if name == "train_freq" and isinstance(value, tuple):
+        value, unit = value
+        if unit not in ("step", "episode"):
+            hint = did_you_mean(unit, ("step", "episode")) or "For instance [1, episode]."
+            walk.fail(path, f"counts in step or episode, not {shown(unit)}.", hint)
+    if isinstance(value, float) and math.isnan(value):
+        walk.fail(path, "must be a number, not nan.")
+    elif name in BOUNDS and isinstance(value, int | float) and not isinstance(value, bool):
         low, high = BOUNDS[name]
         if not low <= value <= high:
             limits = f"between {low} and {high}" if high < math.inf else f"at least {low}"
@@ -310,6 +327,8 @@ def _action_noise(walk: _Walk, value: Any, path: KeyPath) -> Any:
             walk.fail((*path, kind, name), f'the noise has no keyword "{name}".', did_you_mean(name, allowed))
         elif not isinstance(number, int | float) or isinstance(number, bool):
             walk.fail((*path, kind, name), f"must be a number, not {shown(number)}.")
+        else:
+            _check_range(walk, name, number, (*path, kind, name))
     if "sigma" not in given:
         walk.fail((*path, kind), "needs sigma, the standard deviation, in actions scaled to [-1, 1].")
     shape = getattr(walk.action_space, "shape", None)

@@ -6,6 +6,7 @@ of SB3's own classes, so that a saved model refers to nothing of rlrun's.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
@@ -33,16 +34,22 @@ def _parts(value: Any) -> tuple[str, list[float]]:
         numbers = given if isinstance(given, list) else [given]
         wanted = {"linear": 2, "constant": 1}.get(kind)
         if wanted == len(numbers) and all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
-            return kind, [float(n) for n in numbers]
+            return kind, [_finite(n) for n in numbers]
     elif isinstance(value, str):
         prefix, _, number = value.partition("_")
         if prefix in ("lin", "const"):
             try:
-                parsed = float(number)
+                parsed = _finite(number)
             except ValueError:
                 raise ValueError(_FORMS) from None
             return ("linear", [parsed, 0.0]) if prefix == "lin" else ("constant", [parsed])
     raise ValueError(_FORMS)
+
+
+def _finite(number: str | float) -> float:
+    if not math.isfinite(float(number)):
+        raise ValueError(_FORMS)
+    return float(number)
 
 
 _FORMS = "a schedule is lin_1e-3, const_3e-4, {linear: [1e-3, 0]} or {constant: 3e-4}"

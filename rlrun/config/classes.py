@@ -32,17 +32,18 @@ def load_class(text: str, expects: type, allowed: Mapping[str, Any] | None = Non
         known = f"Known: {', '.join(sorted(allowed))}; or" if allowed else "Write"
         hint = did_you_mean(text, allowed) or f"{known} your own as `package.module:Name`."
         raise UsageError(f'there is no {what} "{text}".', hint)
-    found = _import(text)
+    found = _import(text, expects)
     if not (isinstance(found, type) and issubclass(found, expects)):
         raise UsageError(f'"{text}" is not a subclass of {expects.__name__}.', "Name a class that is one.")
     return found
 
 
-def _import(text: str) -> Any:
+def _import(text: str, expects: type) -> Any:
     module_name, _, name = text.partition(":")
     module = import_module(module_name)
     if not hasattr(module, name):
-        hint = did_you_mean(name, [n for n in dir(module) if not n.startswith("_")])
+        fitting = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, expects)]
+        hint = did_you_mean(name, fitting) or f"It has: {', '.join(fitting) or f'no {expects.__name__}'}."
         raise UsageError(f'the module "{module_name}" has no "{name}".', hint)
     return getattr(module, name)
 

@@ -12,9 +12,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from rlrun.config.schema import Config
+from rlrun.config.schema import Config, EnvConfig
 from rlrun.config.yaml import KeyPath, parse_value, read_yaml
 from rlrun.errors import ConfigError, Problem, UsageError, did_you_mean, shown
+
+NO_ENV = "-"  # stands for an env id that is not given
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,22 @@ def validate(source: Source) -> tuple[Config | None, list[Problem]]:
         return None, [_problem(source, detail) for detail in error.errors(include_url=False)]
 
 
-def validate_section(source: Source, name: str, model: type[BaseModel]) -> Any | None:
-    """One section by itself, or None if it has problems: lets later checks go on when another section is wrong."""
+def sound_part(source: Source) -> Config:
+    """A config without whatever the schema objects to, so that all the rest can be checked as well.
+
+    :return: the whole config if nothing is wrong; what must be given and is not is "", NO_ENV or 1
+    """
+    written = source.values.get("env")
+    env = _sound(EnvConfig, written if isinstance(written, dict) else {}, {"id": NO_ENV})
+    return _sound(Config, {**source.values, "env": env}, {"algo": "", "total_timesteps": 1})
+
+
+def _sound(model: type[BaseModel], values: Mapping[str, Any], least: Mapping[str, Any]) -> Any:
     try:
-        return model.model_validate(source.values.get(name, {}))
-    except ValidationError:
-        return None
+        return model.model_validate({**least, **values})
+    except ValidationError as error:
+        wrong = {detail["loc"][0] for detail in error.errors()}
+        return model.model_validate({**least, **{key: value for key, value in values.items() if key not in wrong}})
 
 
 def _problem(source: Source, detail: Any) -> Problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import inspect
 import types
 import typing
@@ -45,12 +46,13 @@ def convert(value: Any, annotation: Any) -> Any:
         return whole_number(value)
     if annotation in (bool, str) and isinstance(value, annotation):
         return value
-    if origin is tuple and isinstance(value, list | tuple) and len(value) == len(arguments):
-        return tuple(convert(item, wanted) for item, wanted in zip(value, arguments, strict=True))
-    if (origin or annotation) is list and isinstance(value, list):
-        return [convert(item, arguments[0]) for item in value] if arguments else value
-    if (origin or annotation) is dict and isinstance(value, dict):
-        return {key: convert(item, arguments[1]) for key, item in value.items()} if arguments else value
+    with contextlib.suppress(TypeError):  # of an item; what is wanted is said of the whole value
+        if origin is tuple and isinstance(value, list | tuple) and len(value) == len(arguments):
+            return tuple(convert(item, wanted) for item, wanted in zip(value, arguments, strict=True))
+        if (origin or annotation) is list and isinstance(value, list):
+            return [convert(item, arguments[0]) for item in value] if arguments else value
+        if (origin or annotation) is dict and isinstance(value, dict):
+            return {key: convert(item, arguments[1]) for key, item in value.items()} if arguments else value
     raise TypeError(_words(annotation))
 
 
@@ -64,6 +66,7 @@ def _convert_to_one_of(value: Any, options: tuple[Any, ...]) -> Any:
 
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", type(None): "null"}
+_WORDS_FOR_MANY = {int: "whole numbers", float: "numbers", str: "strings", list[int]: "lists of whole numbers"}
 
 
 def _words(annotation: Any) -> str:
@@ -74,9 +77,11 @@ def _words(annotation: Any) -> str:
         return "a schedule"
     if origin is tuple:
         return "a list of " + " and ".join(_words(a) for a in typing.get_args(annotation))
-    return {list: "a list", dict: "a section"}.get(
-        origin or annotation, str(getattr(annotation, "__name__", annotation))
-    )
+    kind = {list: "a list", dict: "a section"}.get(origin or annotation)
+    if kind is None:
+        return str(getattr(annotation, "__name__", annotation))
+    items = _WORDS_FOR_MANY.get(typing.get_args(annotation)[-1]) if origin else None
+    return f"{kind} of {items}" if items else kind
 
 
 def accepts_schedule(annotation: Any) -> bool:

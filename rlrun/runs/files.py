@@ -108,6 +108,8 @@ class _Dumper(yaml.SafeDumper):
 def _represent_str(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
     # "1e6" is a string by YAML 1.1, so PyYAML would leave it bare; by YAML 1.2's rules it needs quotes.
     style = None if core_scalar(value) is value else "'"
+    if re.search("[\x85\u2028\u2029]", value):  # line ends to PyYAML, unless they are escaped
+        style = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 

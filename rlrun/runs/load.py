@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlrun.algorithms.build import build_model
@@ -64,6 +65,7 @@ def untrained_agent(config: Config, recipe: EnvRecipe) -> Agent:
 
 def _build(config: Config, recipe: EnvRecipe, statistics: Statistics | None) -> BaseAlgorithm:
     make_importable(recipe.import_paths)
+    torch.set_num_threads(config.threads or 1)  # as in training: a small network is slower on more
     venv = recipe.make_vec(Role.EVAL, [()], statistics)
     try:
         with generators_preserved():
@@ -74,8 +76,6 @@ def _build(config: Config, recipe: EnvRecipe, statistics: Statistics | None) -> 
 
 
 def _device(config: Config) -> str:
-    import torch
-
     return config.device if config.device == "cpu" or torch.cuda.is_available() else "cpu"
 
 

@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-from pydantic import BaseModel, ValidationError
+import torch
+from stable_baselines3.common.vec_env import VecEnv
 
-from rlrun.algorithms.crosschecks import EnvFacts, cross_check, default_policy
+from rlrun.algorithms.build import build_model
+from rlrun.algorithms.crosschecks import EnvFacts, check_spaces, cross_check, default_policy
 from rlrun.algorithms.hyperparameters import Finding, resolve
 from rlrun.algorithms.registry import Algorithm, get_algorithm
 from rlrun.config.classes import load_class, make_importable
-from rlrun.config.loading import Source, dotted, leaves, validate
+from rlrun.config.loading import NO_ENV, Source, dotted, leaves, sound_part, validate
 from rlrun.config.locate import shipped_folder
-from rlrun.config.schema import Config, EnvConfig, EvaluationConfig, NormalizeConfig
+from rlrun.config.schema import Config, EnvConfig
 from rlrun.config.signatures import keyword_parameters
 from rlrun.config.yaml import KeyPath
 from rlrun.envs.recipe import EnvRecipe, Role, max_episode_steps
+from rlrun.envs.seeding import generators_preserved
 from rlrun.errors import ConfigError, MissingPackage, Problem, UsageError, shown
 from rlrun.evaluation.evaluate import is_deterministic
 from rlrun.runs.provenance import usable_cores
@@ -76,29 +79,67 @@ def make_plan(source: Source, probe_env: bool = True) -> Plan:
     """
     import_paths = user_folders(source.path)
     make_importable(import_paths)
-    config, problems = validate(source)
+    problems = validate(source)[1]
+    env_is_sound = not any(problem.path.partition(".")[0] == "env" for problem in problems)
+    config = sound_part(source)  # the whole config, unless it has problems
     algorithm, found = _algorithm(source)
     problems += found
-    if algorithm is not None and isinstance(source.values.get("hyperparameters") or {}, dict):
-        _, findings = resolve(algorithm, source.values.get("hyperparameters") or {})
-        problems += _as_problems(source, findings)
-    facts = None
-    if probe_env:
-        facts, found = _probe(source, import_paths)
-        problems += found
-    if config is not None:
-        problems += [*_callbacks(source, config), *check_trackers(source, config), *_device(source, config)]
-        problems += _files(source, config)
+    facts, venv, found = _probe(source, config, import_paths) if probe_env else (None, None, [])
+    problems += found
+    facts = facts if env_is_sound else None
+    problems += [*_callbacks(source, config), *check_trackers(source, config)]
+    problems += [*_device(source, config), *_files(source, config)]
     warnings: list[Problem] = []
-    if config is not None and algorithm is not None and facts is not None and not problems:
-        config = _with_policy(config, algorithm, facts)
-        errors, late = cross_check(algorithm, config.hyperparameters, facts)
-        problems += _as_problems(source, errors)
-        warnings += [*_as_problems(source, late), *_spacing(source, _resolved(config, algorithm)[0], facts)]
-    if problems or config is None or algorithm is None:
+    if algorithm is not None:
+        problems = [_as_hyperparameter(problem, algorithm) for problem in problems]
+        config, errors, warnings = _check_keywords(source, config, algorithm, facts)
+        problems += errors
+        if venv is not None and facts is not None and not problems:
+            problems += _trial(source, config, algorithm, venv, facts.n_envs)
+    if problems or algorithm is None:
         raise ConfigError(sorted(problems, key=_order(source)))
     resolved, notes = _resolved(config, algorithm)
     return Plan(resolved, source, algorithm, import_paths, tuple(warnings), tuple(notes), facts)
+
+
+def _check_keywords(
+    source: Source, config: Config, algorithm: Algorithm, facts: EnvFacts | None
+) -> tuple[Config, list[Problem], list[Problem]]:
+    """The hyperparameters by themselves and, when they are sound, together with the env.
+
+    :return: the config with a policy, errors, and warnings
+    """
+    _, findings = resolve(algorithm, config.hyperparameters)
+    if facts is None:
+        return config, _as_problems(source, findings), []
+    if findings or not isinstance(source.values.get("hyperparameters", {}), dict):
+        return config, _as_problems(source, [*findings, *check_spaces(algorithm, facts)]), []
+    config = _with_policy(config, algorithm, facts)
+    errors, warnings = cross_check(algorithm, config.hyperparameters, facts)
+    spacing = _spacing(source, _resolved(config, algorithm)[0], facts)
+    return config, _as_problems(source, errors), [*_as_problems(source, warnings), *spacing]
+
+
+def _trial(source: Source, config: Config, algorithm: Algorithm, venv: VecEnv, n_envs: int) -> list[Problem]:
+    """Build the model and throw it away: some things only the constructors of SB3 and of the user find wrong."""
+    keywords = dict(config.hyperparameters)
+    if algorithm.is_off_policy:
+        keywords["buffer_size"] = 1
+    elif "n_steps" in keyword_parameters(algorithm.load()):  # the probe has one env: keep the size of a rollout
+        keywords["n_steps"] = n_envs * keywords.get("n_steps", keyword_parameters(algorithm.load())["n_steps"].default)
+    try:
+        with generators_preserved():
+            build_model(config.model_copy(update={"hyperparameters": keywords}), venv, device="cpu")
+    except UsageError as error:
+        return [source.problem(("hyperparameters",), error.message, error.hint)]
+    return []
+
+
+def _as_hyperparameter(problem: Problem, algorithm: Algorithm) -> Problem:
+    """Say of an unknown key at the top that it is a keyword of the algorithm, if it is one."""
+    if problem.path in Config.model_fields or problem.path not in keyword_parameters(algorithm.load()):
+        return problem
+    return replace(problem, hint=f'Did you mean "hyperparameters.{problem.path}"?')
 
 
 def user_folders(config_path: Path | None) -> tuple[str, ...]:
@@ -132,27 +173,22 @@ def _algorithm(source: Source) -> tuple[Algorithm | None, list[Problem]]:
     return algorithm, []
 
 
-def _section(model: type[BaseModel], value: Any) -> Any:
-    try:
-        return model.model_validate({} if value is None else value)
-    except ValidationError:
-        return None
+def _probe(
+    source: Source, config: Config, import_paths: tuple[str, ...]
+) -> tuple[EnvFacts | None, VecEnv | None, list[Problem]]:
+    """Build the env once as training and evaluation will have it, and close it again.
 
-
-def _probe(source: Source, import_paths: tuple[str, ...]) -> tuple[EnvFacts | None, list[Problem]]:
-    """Build the env once as training and evaluation will have it, and close it again."""
-    env = _section(EnvConfig, source.values.get("env"))
-    evaluation = _section(EvaluationConfig, source.values.get("evaluation"))
-    written = source.values.get("normalize")
-    normalize = None if written in (None, False) else _section(NormalizeConfig, {} if written is True else written)
-    if env is None or evaluation is None or (normalize is None and written not in (None, False)):
-        return None, []  # the schema says what is wrong
-    recipe = EnvRecipe(env, normalize, 0, evaluation.env_kwargs, import_paths)
+    :return: what it showed, the closed env, and problems; the first two are None when it could not be built
+    """
+    if config.env.id == NO_ENV:
+        return None, None, []  # the schema says what is wrong
+    recipe = EnvRecipe.from_config(config, import_paths)
+    env = config.env
     try:
         single = recipe.make(Role.TRAIN, iter(()))
     except UsageError as error:
-        problem = source.problem(_env_path(source, error), error.message, error.hint)
-        return None, [replace(problem, is_missing_package=isinstance(error, MissingPackage))]
+        problem = source.problem(_env_path(config, error), error.message, error.hint)
+        return None, None, [replace(problem, is_missing_package=isinstance(error, MissingPackage))]
     with single:
         problems = _atari_frame_skip(source, env, single)
         steps = max_episode_steps(single)
@@ -162,27 +198,26 @@ def _probe(source: Source, import_paths: tuple[str, ...]) -> tuple[EnvFacts | No
         venv, _ = recipe.single().make_training_vec()
         venv.close()
     except ValueError as error:
-        return None, [*problems, source.problem(("normalize",), " ".join(str(error).split()))]
+        return None, None, [*problems, source.problem(("normalize",), " ".join(str(error).split()))]
     except (AssertionError, RuntimeError, NotImplementedError) as error:
-        return None, [
-            *problems,
-            source.problem(("env",), f"the env cannot be vectorised: {' '.join(str(error).split())}"),
-        ]
-    if evaluation.env_kwargs:
+        message = f"the env cannot be vectorised: {' '.join(str(error).split())}"
+        return None, None, [*problems, source.problem(("env",), message)]
+    if config.evaluation.env_kwargs:
         try:
             recipe.make(Role.EVAL, iter(())).close()
         except UsageError as error:
             problems.append(source.problem(("evaluation", "env_kwargs"), error.message))
-    return EnvFacts(venv.observation_space, venv.action_space, steps, env.n_envs, masks), problems
+    return EnvFacts(venv.observation_space, venv.action_space, steps, env.n_envs, masks), venv, problems
 
 
-def _env_path(source: Source, error: UsageError) -> KeyPath:
+def _env_path(config: Config, error: UsageError) -> KeyPath:
     """The key that most likely caused an env not to be built."""
-    written = source.values.get("env")
-    wrappers = written.get("wrappers") or [] if isinstance(written, dict) else []
-    for index, wrapper in enumerate(wrappers):
-        name = wrapper if isinstance(wrapper, str) else next(iter(wrapper), "") if isinstance(wrapper, dict) else ""
-        if name and str(name).rpartition(":")[2] in error.message:
+    for index, name in enumerate(config.env.imports):
+        if f'"{name}"' in error.message:
+            return ("env", "imports", index)
+    for index, wrapper in enumerate(config.env.wrappers):
+        module, _, name = wrapper.name.rpartition(":")
+        if name in error.message or (module and f'"{module}"' in error.message):
             return ("env", "wrappers", index)
     return ("env", "kwargs") if "keyword" in error.message else ("env", "id")
 
@@ -218,8 +253,6 @@ def _callbacks(source: Source, config: Config) -> list[Problem]:
 
 
 def _device(source: Source, config: Config) -> list[Problem]:
-    import torch
-
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         message = f"{config.device} was asked for, and torch finds no usable GPU."
         return [source.problem(("device",), message, "Use device: cpu, or install a torch build with CUDA.")]
@@ -295,8 +328,6 @@ def _gamma(config: Config, algorithm: Algorithm) -> float:
 
 
 def _choose_device(config: Config, small: bool) -> tuple[str, str]:
-    import torch
-
     if config.device != "auto":
         return config.device, f"device {config.device}: as the config says"
     if small:
@@ -308,8 +339,7 @@ def _choose_device(config: Config, small: bool) -> tuple[str, str]:
 
 def _defaults() -> dict[str, Any]:
     """A config in which only what must be given is given."""
-    least = {"algo": "", "env": {"id": "-"}, "total_timesteps": 1}
-    return Config.model_validate(least).model_dump(by_alias=True)
+    return sound_part(Source({})).model_dump(by_alias=True)
 
 
 def _value_at(values: Any, path: KeyPath) -> Any:

@@ -117,8 +117,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _tensorboard(run: TrackedRun, kwargs: dict[str, Any]) -> KVWriter:
-    if kwargs:
-        raise UsageError("The tracker tensorboard takes no keyword arguments.")
     return TensorBoardOutputFormat(str(run.folder / "tensorboard"))
 
 
@@ -144,6 +142,8 @@ def check_trackers(source: Source, config: Config) -> list[Problem]:
         if tracker.name not in known:
             hint = did_you_mean(tracker.name, known) or f"Known: {', '.join(known)}."
             problems.append(source.problem(path, f'there is no tracker "{tracker.name}".', hint))
+        elif tracker.name == "tensorboard" and tracker.kwargs:
+            problems.append(source.problem(path, "tensorboard takes no keyword arguments.", "Leave them out."))
         elif importlib.util.find_spec(known[tracker.name].module) is None:
             extra = known[tracker.name].extra
             message = f"the package of the tracker {tracker.name} is not installed."

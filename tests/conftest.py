@@ -1,0 +1,42 @@
+"""What several test modules share: an empty current folder, and the command line inside it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rlrun.cli import run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one command line left on the terminal."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder; what is made importable meanwhile is forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
+
+
+@pytest.fixture
+def rlrun_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs ``rlrun ARGUMENTS`` in this process, in the empty folder."""
+
+    def command(*arguments: str) -> Outcome:
+        capsys.readouterr()
+        code = run(arguments)
+        written = capsys.readouterr()
+        return Outcome(code, written.out, written.err)
+
+    return command
