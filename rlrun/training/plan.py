@@ -63,10 +63,8 @@ class Plan:
         ]
 
     def _origin(self, path: KeyPath) -> str:
-        written = [known for known in self.source.places if known == path[: len(known)]]
-        nearest = max(written, key=len, default=())
-        if nearest and (nearest == path or not isinstance(_value_at(self.source.values, nearest), dict)):
-            return self.source.places[nearest]
+        if _is_written(self.source.values, path):
+            return self.source.place(path) or "given"
         default = dict(leaves(_defaults())).get(path)
         return "default" if _value_at(self.config.model_dump(by_alias=True), path) == default else "derived"
 
@@ -338,8 +336,18 @@ def _choose_device(config: Config, small: bool) -> tuple[str, str]:
 
 
 def _defaults() -> dict[str, Any]:
-    """A config in which only what must be given is given."""
-    return sound_part(Source({})).model_dump(by_alias=True)
+    """A config in which only what must be given is given; sections that are off by default are there with theirs."""
+    return sound_part(Source({"normalize": True, "early_stop": {"patience": 1}})).model_dump(by_alias=True)
+
+
+def _is_written(values: Any, path: KeyPath) -> bool:
+    for part in path:
+        if not isinstance(values, dict):
+            return True  # `normalize: true` stands for the whole section
+        if part not in values:
+            return False
+        values = values[part]
+    return True
 
 
 def _value_at(values: Any, path: KeyPath) -> Any:

@@ -126,7 +126,8 @@ def _session(config: Config, recipe: EnvRecipe) -> Iterator[_Session]:
         callbacks = [_user_callback(c.cls, c.kwargs) for c in config.callbacks]
         yield _Session(config, recipe, model, envs, callbacks)
     finally:
-        venv.close()
+        with contextlib.suppress(EOFError, OSError):  # workers that died cannot be told to close
+            venv.close()
 
 
 def _user_callback(name: str, kwargs: Mapping[str, Any]) -> BaseCallback:
@@ -249,6 +250,9 @@ def _in_words(error: BaseException, run: RunDirectory) -> RlrunError:
         )
     if isinstance(error, RlrunError):
         return RlrunError(error.message, error.hint)
+    if isinstance(error, EOFError | ConnectionError):
+        hint = f"What it said stands above; with env.vec=serial it can be debugged here. The run is in {run.path}."
+        return RlrunError("Training failed: a worker process with envs died.", hint)
     reason = " ".join(str(error).split())[:500]
     hint = f"The run is in {run.path}; --debug shows the traceback."
     return RlrunError(f"Training failed: {type(error).__name__}: {reason}", hint)
