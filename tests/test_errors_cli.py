@@ -115,8 +115,8 @@ REFUSED = {
         'Did you mean "CartPole-v1"?',
     ),
     "an unknown env": (
-        PLAIN.replace("CartPole-v1", "Corridor"),
-        'c.yaml:2: env.id: there is no env "Corridor".',
+        PLAIN.replace("CartPole-v1", "Zzyzx"),
+        'c.yaml:2: env.id: there is no env "Zzyzx".',
         "A module that registers it goes into `env.imports`, or as `module:Id-v0`.",
     ),
     "a keyword of another algorithm": (
@@ -243,7 +243,7 @@ def test_a_replay_buffer_that_cannot_fit_is_refused_with_both_numbers(refused: C
     numbers = re.search(r"1,000,000,000,000 timesteps needs ([\d,.]+) GiB, and ([\d,.]+) GiB is free\.", said)
     assert numbers is not None, said
     needed, free = (float(number.replace(",", "")) for number in numbers.groups())
-    assert needed == pytest.approx(1e12 * (2 * 4 * 4 + 4 + 12) / 2**30, rel=1e-3)
+    assert needed == pytest.approx(1e12 * (2 * 4 * 4 + 8 + 12) / 2**30, rel=1e-3)
     assert 0 < free < needed
     assert re.search(r"About [\d,]+ would fit\.", said)
 

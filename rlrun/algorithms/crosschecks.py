@@ -226,7 +226,7 @@ def replay_buffer_bytes(buffer_size: int, values: Mapping[str, Any], facts: EnvF
     leaves = list(parts) if parts is not None else [facts.observation_space]
     observation = sum(int(np.prod(space.shape or (1,))) * np.dtype(space.dtype).itemsize for space in leaves)
     copies = 1 if values.get("optimize_memory_usage") else 2
-    action = int(np.prod(facts.action_space.shape or (1,))) * 4
+    action = int(np.prod(facts.action_space.shape or (1,))) * np.dtype(facts.action_space.dtype).itemsize
     return buffer_size * (observation * copies + action + 12)
 
 

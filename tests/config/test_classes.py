@@ -84,7 +84,7 @@ def test_nothing_is_imported_for_a_name_of_the_wrong_form(folder: Path) -> None:
     ],
 )
 def test_what_the_users_module_raises_is_said_to_be_its_own(text: str, message: str, hint: str, folder: Path) -> None:
-    name = module(folder, f"broken_{abs(hash(text))}", text)
+    name = module(folder, "broken_module", text)
     with pytest.raises(UsageError) as raised:
         load_class(f"{name}:C", Shape)
     assert raised.value.message.startswith(f'importing "{name}" ')

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -50,8 +52,7 @@ class Stubborn(BaseFeaturesExtractor):
         raise OSError("no weights here")
 
 
-if "Corridor-v3" not in gym.registry:
-    gym.register("Corridor-v3", entry_point=Corridor)
+gym.register("Corridor-v3", entry_point=Corridor)
 """
 
 
@@ -71,11 +72,12 @@ def problem_of(**changes: Any) -> Problem:
 
 
 @pytest.fixture
-def own(folder: Path, request: pytest.FixtureRequest) -> str:
+def own(folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """The name of a module of the user's in the current folder."""
     name = "own_" + "".join(letter if letter.isalnum() else "_" for letter in request.node.name)
     (folder / f"{name}.py").write_text(OWN)
-    return name
+    yield name
+    gym.registry.pop("Corridor-v3", None)
 
 
 def test_what_follows_from_the_rest_is_filled_in() -> None:
