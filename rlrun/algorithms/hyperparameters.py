@@ -50,9 +50,10 @@ BOUNDS = {
     **dict.fromkeys(
         ("n_steps", "batch_size", "n_epochs", "buffer_size", "n_delta", "stats_window_size"), (1, math.inf)
     ),
-    **dict.fromkeys(("target_update_interval", "policy_delay", "n_sampled_goal"), (1, math.inf)),
-    "train_freq": (1, math.inf),
+    **dict.fromkeys(("target_update_interval", "policy_delay", "n_sampled_goal", "train_freq"), (1, math.inf)),
+    **dict.fromkeys(("n_eval_episodes", "n_quantiles", "n_critics"), (1, math.inf)),
     **dict.fromkeys(("learning_rate", "learning_starts", "clip_range", "max_grad_norm", "sigma"), (0, math.inf)),
+    **dict.fromkeys(("target_policy_noise", "target_noise_clip", "target_kl", "cg_damping"), (0, math.inf)),
 }
 _ACTIVATIONS = (
     *("ReLU", "Tanh", "ELU", "GELU", "SELU", "SiLU", "Mish", "LeakyReLU"),

@@ -106,6 +106,8 @@ def test_every_algorithm_takes_a_schedule_for_its_learning_rate(algo: str) -> No
         ("ppo", {"learning_rate": {"linear": [1, -1]}}, "learning_rate: must be at least 0, not -1.0."),
         ("ppo", {"learning_rate": True}, "learning_rate: must be a number or a schedule, not true."),
         ("ppo", {"learning_rate": [1e-3]}, "learning_rate: must be a number or a schedule, not [0.001]."),
+        ("td3", {"target_policy_noise": -1}, "target_policy_noise: must be at least 0, not -1.0."),
+        ("ars", {"n_eval_episodes": 0}, "n_eval_episodes: must be at least 1, not 0."),
         ("sac", {"ent_coef": "atuo"}, "ent_coef: must be a number or auto, not 'atuo'."),
         ("sac", {"target_entropy": "auto_1"}, "target_entropy: must be a number or auto, not 'auto_1'."),
         (
