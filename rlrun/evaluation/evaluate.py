@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,13 +57,27 @@ def evaluate(
     :return: the episodes in the order of ``seeds``
     """
     width = min(len(seeds), n_envs or _MAX_ENVS)
-    with generators_preserved():
+    with generators_preserved(), _final_exploration(model):
         venv = recipe.make_vec(Role.EVAL, fixed_seeds(seeds, width), statistics)
         try:
             seed_global_generators(draw_seeds(seeds[0], Stream.POLICY, 1)[0])
             return _play(model, venv, seeds, deterministic, should_stop)
         finally:
             venv.close()
+
+
+@contextlib.contextmanager
+def _final_exploration(model: BaseAlgorithm) -> Iterator[None]:
+    """Let an epsilon-greedy agent that acts stochastically explore as at the end of training, not as at this moment."""
+    agent: Any = model
+    if not hasattr(agent, "exploration_rate"):
+        yield
+        return
+    now, agent.exploration_rate = agent.exploration_rate, agent.exploration_final_eps
+    try:
+        yield
+    finally:
+        agent.exploration_rate = now
 
 
 def _play(

@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import scipy.stats
-from stable_baselines3 import PPO
+from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import rlrun
@@ -175,3 +175,20 @@ def test_action_masks_reach_training_and_evaluation(tmp_path: Path, monkeypatch:
     assert rows
     assert {row.split(",")[2] for row in rows} == {"10.0"}
     assert set(run.evaluate(5, deterministic=False).evaluation.returns) == {10.0}
+
+
+def test_an_epsilon_greedy_agent_explores_in_evaluation_as_at_the_end_of_training():
+    plan = rlrun.check("CartPole-v1/dqn")
+    model = DQN("MlpPolicy", "CartPole-v1", device="cpu", exploration_final_eps=1.0, buffer_size=10)
+    rates = []
+    model.exploration_rate = 0.3
+    predict = model.predict
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        rates.append(model.exploration_rate)
+        return predict(*args, **kwargs)
+
+    model.predict = watched  # type: ignore[method-assign]
+    evaluate(model, plan.recipe, None, [1, 2], deterministic=False)
+    assert set(rates) == {1.0}
+    assert model.exploration_rate == 0.3
