@@ -304,6 +304,8 @@ def check(
     json_: JsonOption = False,
 ) -> int:
     """Find everything that is wrong with a config, without training."""
+    if all_ and (config or config_option or algo or env or set_):
+        raise UsageError("--all checks every config as it is, and one is named too.", "Leave one of the two out.")
     if all_:
         return _check_all(no_env)
     plan = rlrun.check(_config(config, config_option, algo, env), overrides=_overrides(set_), env=not no_env)
