@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,11 +49,14 @@ def test_help_imports_nothing_heavy(arguments: Sequence[str]) -> None:
 
 
 @pytest.mark.skipif(not SCRIPT.exists(), reason="the console script is not installed")
-def test_help_answers_in_less_than_four_tenths_of_a_second() -> None:
+def test_help_takes_less_than_four_tenths_of_a_second_of_the_processor() -> None:
+    """Time of the processor and not of the clock, so that a busy machine fails nobody."""
+
     def seconds() -> float:
-        began = time.monotonic()
+        before = os.times()
         assert process(SCRIPT, "--help").returncode == 0
-        return time.monotonic() - began
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
 
     assert min(seconds() for _ in range(5)) < 0.4
 
