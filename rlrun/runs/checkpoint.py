@@ -157,14 +157,25 @@ def damage(path: Path) -> str:
 
 
 def prune_checkpoints(run: RunDirectory, keep: int) -> None:
-    """Delete all but the ``keep`` newest checkpoints, the best and the final one."""
+    """Delete all but the best and the final checkpoint and the ``keep`` newest that training can go on from."""
     steps = run.checkpoint_steps()
-    kept = {*steps[-keep:], run.pointer("best"), run.pointer("final")}
+    newest = [timesteps for timesteps in steps if is_resumable(run, timesteps)][-keep:]
     for timesteps in steps:
-        if timesteps not in kept:
-            shutil.rmtree(run.checkpoint_path(timesteps), ignore_errors=True)
-        elif timesteps not in steps[-keep:]:
+        if timesteps in newest:
+            continue
+        if timesteps in (run.pointer("best"), run.pointer("final")):
             shrink_to_evaluation(run, timesteps)
+        else:
+            shutil.rmtree(run.checkpoint_path(timesteps), ignore_errors=True)
+
+
+def is_resumable(run: RunDirectory, timesteps: int) -> bool:
+    """Whether training can go on from a checkpoint, or it is kept to be evaluated only."""
+    try:
+        state = json.loads((run.checkpoint_path(timesteps) / STATE).read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(state.get("resumable"))
 
 
 def shrink_to_evaluation(run: RunDirectory, timesteps: int) -> None:

@@ -14,7 +14,7 @@ import rlrun
 from rlrun import cli
 from rlrun.errors import RlrunError, UsageError
 from rlrun.run import Run
-from rlrun.runs.checkpoint import read_checkpoint
+from rlrun.runs.checkpoint import newest_resumable, read_checkpoint
 from rlrun.runs.learner import read_tensors
 
 
@@ -150,6 +150,37 @@ def test_only_the_newest_checkpoints_the_best_and_the_final_one_are_kept():
     steps = run.directory.checkpoint_steps()
     assert steps == sorted({run.directory.pointer("best"), 576, 640})
     assert run.directory.pointer("latest") == 640
+
+
+def test_checkpoints_kept_only_for_evaluation_push_out_none_that_training_can_go_on_from():
+    """Every evaluation is a new best one, and comes far more often than a checkpoint."""
+    config: dict[str, Any] = {
+        "algo": "ppo",
+        "env": {"id": "CartPole-v1", "n_envs": 2},
+        "total_timesteps": 4096,
+        "hyperparameters": {"n_steps": 32, "batch_size": 64, "n_epochs": 1},
+        "evaluation": {"every": 64, "episodes": 1},
+        "checkpoint": {"every": 512, "keep": 1},
+        "trackers": [],
+    }
+    evaluate = "rlrun.training.boundary.Boundary._evaluate"
+    save = "rlrun.training.boundary.write_checkpoint"
+    from rlrun.training import boundary
+
+    def dies(run: Any, model: Any, *arguments: Any, **options: Any) -> int:
+        if model.num_timesteps > 900:
+            raise KeyboardInterrupt
+        return write(run, model, *arguments, **options)
+
+    write = boundary.write_checkpoint
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, lambda self, now: True)
+        patch.setattr(save, dies)
+        with pytest.raises(RlrunError):
+            rlrun.train(config, name="improving", progress=False)
+    run = rlrun.open_run(next(Path("runs").glob("*/*/improving")))
+    assert run.directory.checkpoint_steps() == [512, run.directory.pointer("best")]
+    assert newest_resumable(run.directory)[0].timesteps == 512  # type: ignore[union-attr]
 
 
 CALLBACK = """
