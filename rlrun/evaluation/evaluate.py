@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -57,13 +58,28 @@ def evaluate(
     :return: the episodes in the order of ``seeds``
     """
     width = min(len(seeds), n_envs or _MAX_ENVS)
-    with generators_preserved(), _final_exploration(model):
+    with generators_preserved(), _final_exploration(model), _own_action_space(model):
         venv = recipe.make_vec(Role.EVAL, fixed_seeds(seeds, width), statistics)
         try:
             seed_global_generators(draw_seeds(seeds[0], Stream.POLICY, 1)[0])
             return _play(model, venv, seeds, deterministic, should_stop)
         finally:
             venv.close()
+
+
+@contextlib.contextmanager
+def _own_action_space(model: BaseAlgorithm) -> Iterator[None]:
+    """Let exploring draw from a copy of the model's action space, seeded anew: training's own goes on undisturbed."""
+    space = getattr(model, "action_space", None)
+    if space is None:
+        yield
+        return
+    model.action_space = deepcopy(space)
+    model.action_space.seed(0)
+    try:
+        yield
+    finally:
+        model.action_space = space
 
 
 @contextlib.contextmanager

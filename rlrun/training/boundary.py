@@ -94,6 +94,9 @@ class Boundary(BaseCallback):
 
         :param at_end: training is over; evaluate and save whatever the spacing says, and do not cut
         """
+        if self._resumed_from is not None:  # the budget was used up already, so no rollout began
+            self._restore_statistics(self._resumed_from)
+            self._resumed_from = None
         before, now = self._visited, self.model.num_timesteps
         self._visited = now
         settings = self.config
@@ -163,11 +166,14 @@ class Boundary(BaseCallback):
                 torch.zero_(state)
 
     def _restore_and_cut(self, checkpoint: Checkpoint) -> None:
+        self._restore_statistics(checkpoint)
+        self.cut(checkpoint.timesteps)
+
+    def _restore_statistics(self, checkpoint: Checkpoint) -> None:
         # learn() has reset the envs by now, which moved the statistics that were loaded.
         normalizer = find_normalizer(self.model.env) if self.model.env is not None else None
         if normalizer is not None and checkpoint.statistics is not None:
             set_statistics(normalizer, checkpoint.statistics)
-        self.cut(checkpoint.timesteps)
 
     # -- parts
 

@@ -191,7 +191,12 @@ def _train(
         try:
             stop = _learn(model, boundary, session.callbacks, config.total_timesteps - done_before, checkpoint is None)
             if stop is None or stop.reason == "early_stop":
-                boundary.visit(at_end=True)
+                ended = stop
+                stop = _end(boundary)
+            else:
+                ended = None
+            if stop is None:
+                stop = ended
                 finish("finished", ended_by=stop.detail if stop else "budget")
             else:
                 boundary.save(scheduled=False)
@@ -240,6 +245,15 @@ def _learn(
         return stop
     if model.num_timesteps < model._total_timesteps:
         return StopRequested("early_stop", "a callback ended training")
+    return None
+
+
+def _end(boundary: Boundary) -> StopRequested | None:
+    """Last evaluation and final checkpoint; what interrupted them, or None."""
+    try:
+        boundary.visit(at_end=True)
+    except StopRequested as stop:
+        return stop
     return None
 
 
