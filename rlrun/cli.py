@@ -12,7 +12,22 @@ from typer.exceptions import TyperException
 
 import rlrun
 from rlrun import console
-from rlrun.errors import RlrunError, UsageError, did_you_mean
+from rlrun.errors import ConfigError, RlrunError, UsageError, did_you_mean
+from rlrun.flags import (
+    ZOO_HABITS,
+    AlgoOption,
+    ConfigArgument,
+    ConfigOption,
+    EnvOption,
+    JsonOption,
+    RunArgument,
+    RunDirOption,
+    SeedOption,
+    SetOption,
+    finite,
+    positive,
+    whole,
+)
 
 app = typer.Typer(
     name="rlrun",
@@ -22,57 +37,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# RL Baselines3 Zoo's flags, and what they are here.
-_ZOO_HABITS = {
-    **dict.fromkeys(("-n", "--n-timesteps"), "rlrun calls it --timesteps."),
-    **dict.fromkeys(("-f", "--log-folder", "--folder"), "rlrun calls it --run-dir."),
-    **dict.fromkeys(
-        ("-i", "--trained-agent"), "To continue a run: rlrun resume RUN. To start from its weights: --init RUN."
-    ),
-    **dict.fromkeys(("-params", "--hyperparams", "-p"), "rlrun writes --set hyperparameters.gamma=0.99"),
-    **dict.fromkeys(("-conf", "--conf-file"), "rlrun calls it --config."),
-    "--env-kwargs": "rlrun writes --set env.kwargs.x=1",
-    "--eval-freq": "rlrun writes --set evaluation.every=N, in timesteps.",
-    "--eval-episodes": "rlrun writes --set evaluation.episodes=N.",
-    "--n-eval-episodes": "rlrun writes --set evaluation.episodes=N.",
-    "--save-freq": "rlrun writes --set checkpoint.every=N, in timesteps.",
-    "--n-envs": "rlrun writes --set env.n_envs=N.",
-    "--vec-env": "rlrun writes --set env.vec=workers.",
-    "--num-threads": "rlrun writes --set threads=N.",
-    "--tensorboard-log": "A run directory has TensorBoard logs by itself.",
-    "--track": "rlrun writes --set 'trackers=[wandb]'.",
-    "--load-best": "rlrun calls it --checkpoint best.",
-    "--exp-id": "rlrun takes a run directory, a unique part of its name, or latest.",
-    "--no-render": "rlrun eval does not render.",
-    "--optimize": "rlrun tunes with its own command.",
-}
-
-ConfigArgument = Annotated[
-    str | None, typer.Argument(metavar="CONFIG", help="A YAML file or the name of a shipped config.")
-]
-ConfigOption = Annotated[str | None, typer.Option("--config", "-c", help="The same, as a flag.")]
-AlgoOption = Annotated[str | None, typer.Option(help="With --env: find the shipped config.")]
-EnvOption = Annotated[str | None, typer.Option(help="With --algo: find the shipped config.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value; may be repeated.")
-]
-SeedOption = Annotated[int | None, typer.Option(help="Sugar for --set seed=N.")]
-RunDirOption = Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run directory, a unique part of its name, or latest.")
-]
-
 _RUNS = Path("runs")
 
 
 def main() -> None:
     """Entry point of the console script; ends the process."""
     arguments = sys.argv[1:]
-    if arguments and not {"-h", "--help", "--version", "--show-completion"} & set(arguments):
-        console.keep_stdout_for_reports()
-    code = run(arguments)
-    console.finish()
+    try:
+        prints_help = not arguments or {"-h", "--help", "--version", "--show-completion"} & set(arguments)
+        console.keep_stdout_for_reports(alone=not prints_help)
+        code = run(arguments)
+        console.finish()
+    except RlrunError as error:
+        if "--debug" in arguments:
+            raise
+        console.print_error(error)
+        code = error.exit_code
     sys.exit(code)
 
 
@@ -114,7 +94,7 @@ def _print_usage_error(error: Any, arguments: Sequence[str]) -> int:
     if option:
         given = next((a.partition("=")[0] for a in arguments if a.startswith(option)), option)
         known = getattr(error, "possibilities", None) or ()
-        hint = _ZOO_HABITS.get(given) or _ZOO_HABITS.get(option) or did_you_mean(option, known)
+        hint = ZOO_HABITS.get(given) or ZOO_HABITS.get(option) or did_you_mean(option, known)
     else:
         hint = ""
     context = getattr(error, "ctx", None)
@@ -175,7 +155,9 @@ def train(
     env: EnvOption = None,
     set_: SetOption = None,
     seed: SeedOption = None,
-    timesteps: Annotated[int | None, typer.Option(help="Sugar for --set total_timesteps=N.")] = None,
+    timesteps: Annotated[
+        int | None, typer.Option(parser=whole, metavar="<int>", help="Sugar for --set total_timesteps=N.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
     init: Annotated[
         str | None, typer.Option(metavar="RUN|ZIP", help="Start from these weights and statistics.")
@@ -238,14 +220,15 @@ def resume(
 def eval_(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run, or with --untrained a config.")],
     checkpoint: Annotated[str | None, typer.Option(help="best, final, latest, or a number of timesteps.")] = None,
-    episodes: Annotated[int | None, typer.Option(min=1, help="Number of episodes.")] = None,
+    episodes: Annotated[int | None, typer.Option(parser=positive, metavar="<int>", help="Number of episodes.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the episodes; default: the run's.")] = None,
     deterministic: Annotated[
         bool | None, typer.Option("--deterministic/--stochastic", help="Default: what the config says.")
     ] = None,
     set_: SetOption = None,
     fail_under: Annotated[
-        float | None, typer.Option(help="Exit 1 when the lower end of the interval is below this.")
+        float | None,
+        typer.Option(parser=finite, metavar="<float>", help="Exit 1 when the lower end of the interval is below this."),
     ] = None,
     untrained: Annotated[bool, typer.Option("--untrained", help="Score a config's fresh network.")] = False,
     run_dir: RunDirOption = _RUNS,
@@ -325,17 +308,22 @@ def check(
 def _check_all(no_env: bool) -> int:
     from rlrun.config.locate import configs_in, shipped_configs
 
-    failed = 0
+    failed = skipped = 0
     found = configs_in(Path("configs")) or shipped_configs()
     for name, path in found.items():
         try:
             for warning in rlrun.check(path, env=not no_env).warnings:
                 console.note(f"warning: {warning}")
         except RlrunError as error:
+            if isinstance(error, ConfigError) and error.is_missing_package:
+                skipped += 1
+                console.note(f"{name}: skipped: {error}")
+                continue
             failed += 1
             console.note(f"{name}:")
             console.print_error(error)
-    console.say(f"{len(found)} configs checked, {failed} with errors")
+    counted = f"{len(found)} configs checked, {failed} with errors"
+    console.say(counted + (f", {skipped} skipped: package missing" if skipped else ""))
     return 2 if failed else 0
 
 
@@ -358,11 +346,15 @@ def configs(
 
 @app.command()
 def init(
-    env: Annotated[str, typer.Option(help="Env id.")],
-    algo: Annotated[str, typer.Option(help="Algorithm.")],
+    env: Annotated[str | None, typer.Option(help="Env id; must be given.")] = None,
+    algo: Annotated[str | None, typer.Option(help="Algorithm; must be given.")] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default configs/<env>/<algo>.yaml.")] = None,
 ) -> None:
     """Write a commented config for an env of yours."""
+    if not env or not algo:
+        missing = [flag for flag, given in (("--env", env), ("--algo", algo)) if not given]
+        example = f"For instance: rlrun init --env {env or 'CartPole-v1'} --algo {algo or 'ppo'}"
+        raise UsageError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.", example)
     console.say(str(rlrun.init(env, algo, out)))
 
 
@@ -392,6 +384,9 @@ def check_env(
 @app.command()
 def runs(run_dir: RunDirOption = _RUNS, json_: JsonOption = False) -> None:
     """List the runs."""
+    if not run_dir.is_dir() and (run_dir != _RUNS or run_dir.exists()):
+        what = "is no folder" if run_dir.exists() else "is not there"
+        raise UsageError(f"{run_dir} {what}, so it holds no runs.", "Name a folder that `rlrun train` made runs in.")
     rows = [row.listing() for row in rlrun.list_runs(run_dir)]
     if json_:
         console.print_json(rows)

@@ -6,6 +6,7 @@ Reports for people and JSON for programs go to stdout; progress, notes and error
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -21,17 +22,40 @@ from rlrun.errors import ConfigError, RlrunError
 _reports: TextIO | None = None
 
 
-def keep_stdout_for_reports() -> None:
-    """Give stdout to this module alone: what libraries print, in Python or in C, goes to stderr.
+class _Stdout(io.FileIO):
+    """Says in a sentence that it cannot be written to, and takes everything from then on."""
+
+    def write(self, data: Any) -> int:
+        """See io.FileIO."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            # What is still in buffers is written when the process ends, and would fail once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            if isinstance(error, BrokenPipeError):
+                raise
+            message = f"The report could not be written to stdout: {error.strerror}."
+            raise RlrunError(message, "Send it somewhere else.") from None
+
+
+def keep_stdout_for_reports(alone: bool = True) -> None:
+    """Give stdout to this module: what libraries print, in Python or in C, goes to stderr.
 
     PyBullet prints a banner from C at import; with ``--json`` stdout must hold one document.
+
+    :param alone: False: other modules keep it too, as the help needs
+    :raises RlrunError: when it is closed
     """
     global _reports
+    if sys.stdout is None:
+        raise RlrunError("stdout is closed, so no report can be written.", "Send it to a file, or to /dev/null.")
     sys.stdout.flush()
     with contextlib.suppress(OSError, ValueError):  # no file descriptors, as under some test runners
-        _reports = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
-        os.dup2(2, 1)
-        sys.stdout = sys.stderr
+        stream = io.BufferedWriter(_Stdout(os.dup(1), "w"))
+        _reports = io.TextIOWrapper(stream, "utf-8", "replace", line_buffering=stream.isatty())
+        if alone:
+            os.dup2(2, 1)
+        sys.stdout = sys.stderr if alone else _reports
 
 
 def _out() -> TextIO:
@@ -39,12 +63,12 @@ def _out() -> TextIO:
 
 
 def finish() -> None:
-    """Write reports out, at the end of the process; whoever was to read them may be gone."""
+    """Write reports out, at the end of the process; whoever was to read them may be gone.
+
+    :raises RlrunError: when they cannot be written, as on a full disk
+    """
     with contextlib.suppress(BrokenPipeError):
         _out().flush()
-    if _reports is not None:
-        with contextlib.suppress(BrokenPipeError):
-            _reports.close()
 
 
 def print_json(value: Any) -> None:
@@ -69,7 +93,8 @@ def say(text: str = "") -> None:
 
 def note(text: str) -> None:
     """A line beside the report."""
-    sys.stderr.write(text + "\n")
+    if sys.stderr is not None:  # as it is when its file descriptor is closed
+        sys.stderr.write(text + "\n")
 
 
 def print_error(error: RlrunError) -> None:

@@ -74,12 +74,33 @@ class ConfigError(UsageError):
         self.problems = list(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    @property
+    def is_missing_package(self) -> bool:
+        """Whether only optional packages are lacking."""
+        return all(problem.is_missing_package for problem in self.problems)
+
+
+def closest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that is most like a misspelt word; None when none is close."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[close[0]] if close else None
+
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """``Did you mean "x"?`` for the closest choice, or the empty string when none is close."""
-    by_lower = {choice.lower(): choice for choice in choices}
-    close = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
-    return f'Did you mean "{by_lower[close[0]]}"?' if close else ""
+    close = closest(word, choices)
+    return f'Did you mean "{close}"?' if close is not None else ""
+
+
+def install_hint(extra: str) -> str:
+    """How to get an optional package, from a clone and from the package index.
+
+    :param extra: the extra of rlrun that brings it; empty when the plain install does
+    """
+    if not extra:
+        return "Install rlrun again: its plain install brings it."
+    return f"Install rlrun's extra \"{extra}\": pip install '.[{extra}]' in a clone, or pip install 'rlrun[{extra}]'."
 
 
 def shown(value: Any) -> str:

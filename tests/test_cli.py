@@ -19,6 +19,7 @@ from rlrun import console
 from rlrun.cli import run
 from rlrun.config.locate import shipped_configs
 from rlrun.errors import RlrunError
+from rlrun.flags import whole
 
 SCRIPT = Path(sysconfig.get_path("scripts"), "rlrun")
 HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "yaml", "rich")
@@ -101,6 +102,33 @@ def test_a_reader_that_leaves_early_causes_no_traceback() -> None:
     command = f"{sys.executable} -m rlrun schema | head -1; echo ${{PIPESTATUS[0]}}"
     finished = process("bash", "-c", command)
     assert (finished.stdout, finished.stderr) == ("{\n1\n", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+@pytest.mark.parametrize("arguments", ["configs", "configs --json", "--help", "--version"])
+def test_a_report_that_cannot_be_written_is_an_error_in_one_sentence(arguments: str) -> None:
+    finished = process("bash", "-c", f"{sys.executable} -m rlrun {arguments} > /dev/full")
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert finished.stderr.splitlines() == [
+        "error: The report could not be written to stdout: No space left on device.",
+        "       Send it somewhere else.",
+    ]
+
+
+@pytest.mark.parametrize("arguments", ["show x", "--help"])
+def test_a_closed_stdout_is_an_error_in_one_sentence(arguments: str) -> None:
+    finished = process("bash", "-c", f"{sys.executable} -m rlrun {arguments} >&-")
+    assert finished.returncode == 1
+    assert finished.stderr.splitlines() == [
+        "error: stdout is closed, so no report can be written.",
+        "       Send it to a file, or to /dev/null.",
+    ]
+
+
+def test_a_closed_stderr_is_no_error() -> None:
+    finished = process("bash", "-c", f"{sys.executable} -m rlrun --version 2>&-")
+    assert (finished.returncode, finished.stdout) == (0, f"rlrun {rlrun.__version__}\n")
+    assert process("bash", "-c", f"{sys.executable} -m rlrun configs nothing-like-it 2>&-").returncode == 2
 
 
 def test_check_says_in_one_line_that_all_is_well(rlrun_command: Callable[..., Any]) -> None:
@@ -187,6 +215,38 @@ def test_check_all_counts_the_configs_of_the_folder_and_exits_2_when_one_is_wron
     assert 'Did you mean "ppo"?' in wrong.err
 
 
+def test_check_all_counts_a_config_that_only_lacks_a_package_as_skipped(
+    rlrun_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "panda_gym", None)
+    folder = Path("configs/PandaReach-v3")
+    folder.mkdir(parents=True)
+    (folder / "ppo.yaml").write_text(PLAIN)
+    (folder / "sac.yaml").write_text("algo: sac\nenv: {id: PandaReach-v3}\ntotal_timesteps: 10_000\n")
+    skipped = rlrun_command("check", "--all")
+    assert (skipped.code, skipped.out) == (0, "2 configs checked, 0 with errors, 1 skipped: package missing\n")
+    assert skipped.err.startswith("PandaReach-v3/sac: skipped: ")
+    (folder / "sac.yaml").write_text("algo: sac\nenv: {id: PandaReach-v3}\ntotal_timesteps: 10_000\nseed: -1\n")
+    wrong = rlrun_command("check", "--all")
+    assert (wrong.code, wrong.out) == (2, "2 configs checked, 1 with errors\n")
+
+
+@pytest.mark.parametrize(("text", "number"), [("1e3", 1000), ("1_000", 1000), ("1000", 1000), ("2.0", 2), ("-5", -5)])
+def test_a_whole_number_may_be_written_as_in_a_config(text: str, number: int) -> None:
+    assert whole(text) == number
+
+
+def test_timesteps_may_be_written_as_in_a_config(
+    rlrun_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(rlrun, "train", lambda *_, **settings: given.append(settings["timesteps"]), raising=False)
+    monkeypatch.setattr("rlrun.cli._report_training", lambda *_: None)
+    assert rlrun_command("train", "CartPole-v1/ppo", "--timesteps", "1e3").code == 0
+    assert rlrun_command("train", "CartPole-v1/ppo").code == 0
+    assert given == [1000, None]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -252,6 +312,18 @@ def test_a_fresh_network_is_scored_and_the_bar_decides_the_exit_code(rlrun_comma
 def test_there_are_no_runs_in_an_empty_folder(rlrun_command: Callable[..., Any]) -> None:
     assert rlrun_command("runs").out == "There are no runs in runs.\n"
     assert json.loads(rlrun_command("runs", "--json").out) == []
+
+
+def test_a_folder_without_runs_has_none_and_what_is_no_folder_is_an_error(rlrun_command: Callable[..., Any]) -> None:
+    Path("empty").mkdir()
+    assert rlrun_command("runs", "--run-dir", "empty").out == "There are no runs in empty.\n"
+    Path("file").touch()
+    for name, what in (("nope", "nope is not there"), ("file", "file is no folder")):
+        outcome = rlrun_command("runs", "--run-dir", name)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert outcome.err.startswith(f"error: {what}, so it holds no runs.\n")
+    Path("runs").touch()
+    assert rlrun_command("runs").code == 2
 
 
 def failing(error: BaseException) -> Callable[..., Any]:

@@ -116,6 +116,10 @@ def _apply_overrides(source: Source, overrides: list[Override]) -> None:
             continue
         seen[override.key] = override.flag
         path = tuple(override.key.split("."))
+        if "" in path:
+            message = f'"{override.key}" is no key: there is nothing before or after one of its dots.'
+            problems.append(Problem(message, where=override.flag, hint="Write it like hyperparameters.gamma."))
+            continue
         target: Any = source.values
         for part in path[:-1]:
             if target.get(part) is None or isinstance(target.get(part), bool):
@@ -171,7 +175,7 @@ def _sound(model: type[BaseModel], values: Mapping[str, Any], least: Mapping[str
 def _problem(source: Source, detail: Any) -> Problem:
     """pydantic's error in the user's own spelling."""
     location: KeyPath = tuple(part for part in detail["loc"] if not str(part).startswith("function-"))
-    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    kind, value, context, hint = detail["type"], detail["input"], detail.get("ctx", {}), ""
     if kind == "extra_forbidden":
         return _unknown_key(source, location)
     if kind == "missing":
@@ -183,10 +187,11 @@ def _problem(source: Source, detail: Any) -> Problem:
         message = f"must be a section (keys and values), not {shown(value)}."
     elif kind == "literal_error":
         message = f"must be {context['expected']}, not {shown(value)}."
+        hint = _VALUE_HABITS.get(str(value), "")
     else:
         text = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
         message = f"must be {_KINDS.get(kind, text)}, not {shown(value)}."
-    return source.problem(location, message[0].upper() + message[1:] if not location else message)
+    return source.problem(location, message[0].upper() + message[1:] if not location else message, hint)
 
 
 _KINDS = {
@@ -226,6 +231,11 @@ _HABITS = {
     "callback": "rlrun writes `callbacks: [{class: my_module:MyCallback}]`.",
     "eval_freq": "rlrun writes `evaluation: {every: N}`, in timesteps.",
     "save_freq": "rlrun writes `checkpoint: {every: N}`, in timesteps.",
+}
+
+_VALUE_HABITS = {
+    **dict.fromkeys(("dummy", "DummyVecEnv"), 'rlrun calls it "serial".'),
+    **dict.fromkeys(("subproc", "SubprocVecEnv"), 'rlrun calls it "workers".'),
 }
 
 

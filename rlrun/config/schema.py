@@ -25,6 +25,7 @@ Int = Annotated[int, BeforeValidator(whole_number)]
 Float = Annotated[float, BeforeValidator(_as_float)]
 Positive = Annotated[Int, Field(gt=0)]
 NotNegative = Annotated[Int, Field(ge=0)]
+Copies = Annotated[Positive, Field(le=4096)]  # of an env: many more are a slip of the finger, and take hours to build
 
 
 class Section(BaseModel):
@@ -44,7 +45,7 @@ class EnvConfig(Section):
     """The env and how it is wrapped and vectorised. Every role (train, eval, video) uses all of it."""
 
     id: str = Field(description="Registered Gymnasium id, `module:Id-v0`, or `module:Class`.", min_length=1)
-    n_envs: Positive = Field(1, description="Number of env copies stepped together when training.")
+    n_envs: Copies = Field(1, description="Number of env copies stepped together when training.")
     vec: Literal["auto", "serial", "workers"] = Field(
         "auto", description="Where the copies run: `serial` in this process, `workers` in processes of their own."
     )
@@ -101,7 +102,7 @@ class EvaluationConfig(Section):
         None, description="Timesteps between evaluations during training; 0: only at its end. null: budget / 10."
     )
     episodes: NotNegative = Field(20, description="Number of episodes of one evaluation; 0: never evaluate.")
-    n_envs: Positive | None = Field(None, description="Number of env copies. null: up to 8, at most one an episode.")
+    n_envs: Copies | None = Field(None, description="Number of env copies. null: up to 8, at most one an episode.")
     deterministic: bool | None = Field(
         None, description="Take the policy's most likely action. null: what is usual for the env's family."
     )

@@ -118,6 +118,15 @@ def test_keys_that_only_begin_alike_are_two_keys() -> None:
     assert values["env"] == {"id": "CartPole-v1", "n_envs": 2, "n_envs_more": 3}
 
 
+@pytest.mark.parametrize("key", ["env..n_envs", ".seed", "seed.", "."])
+def test_an_override_with_an_empty_part_in_its_key_is_blamed_for_it(key: str, path: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        read_source(path, overrides(f"{key}=3"))
+    (problem,) = raised.value.problems
+    assert str(problem).startswith(f'--set {key}=3: "{key}" is no key: ')
+    assert problem.hint == "Write it like hyperparameters.gamma."
+
+
 @pytest.mark.parametrize("pair", ["algo.x=1", "env.id.x=1", "trackers.0=wandb"])
 def test_an_override_into_something_that_is_no_section_is_refused(pair: str) -> None:
     with pytest.raises(ConfigError, match="which is not a section") as raised:
@@ -149,7 +158,20 @@ def test_a_mapping_from_python_is_copied_and_never_changed() -> None:
         ({"env": {"n_envs": 4}}, 'env: "env.id" is missing. For instance `id: CartPole-v1`.'),
         ({"env": {"id": ""}}, "env.id: must be a name, not ''."),
         ({"env": "CartPole-v1"}, "env: must be a section (keys and values), not 'CartPole-v1'."),
-        ({"env": {"id": "X", "vec": "subproc"}}, "env.vec: must be 'auto', 'serial' or 'workers', not 'subproc'."),
+        ({"env": {"id": "X", "vec": "spawn"}}, "env.vec: must be 'auto', 'serial' or 'workers', not 'spawn'."),
+        (
+            {"env": {"id": "X", "vec": "subproc"}},
+            "env.vec: must be 'auto', 'serial' or 'workers', not 'subproc'. rlrun calls it \"workers\".",
+        ),
+        (
+            {"env": {"id": "X", "vec": "dummy"}},
+            "env.vec: must be 'auto', 'serial' or 'workers', not 'dummy'. rlrun calls it \"serial\".",
+        ),
+        ({"env": {"id": "X", "n_envs": 1_000_000}}, "env.n_envs: must be less than or equal to 4096, not 1000000."),
+        (
+            {"evaluation": {"n_envs": 5000}},
+            "evaluation.n_envs: must be less than or equal to 4096, not 5000.",
+        ),
         ({"env": {"id": "X", "wrappers": "A"}}, "env.wrappers: must be a list, not 'A'."),
         ({"env": {"id": "X", "wrappers": [3]}}, "env.wrappers.0: must be a section (keys and values), not 3."),
         (

@@ -1,0 +1,79 @@
+"""The flags of the command line: what several commands share, what numbers may look like, and what Zoo's are called."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# RL Baselines3 Zoo's flags, and what they are here.
+ZOO_HABITS = {
+    **dict.fromkeys(("-n", "--n-timesteps"), "rlrun calls it --timesteps."),
+    **dict.fromkeys(("-f", "--log-folder", "--folder"), "rlrun calls it --run-dir."),
+    **dict.fromkeys(
+        ("-i", "--trained-agent"), "To continue a run: rlrun resume RUN. To start from its weights: --init RUN."
+    ),
+    **dict.fromkeys(("-params", "--hyperparams", "-p"), "rlrun writes --set hyperparameters.gamma=0.99"),
+    **dict.fromkeys(("-conf", "--conf-file"), "rlrun calls it --config."),
+    "--env-kwargs": "rlrun writes --set env.kwargs.x=1",
+    "--eval-freq": "rlrun writes --set evaluation.every=N, in timesteps.",
+    "--eval-episodes": "rlrun writes --set evaluation.episodes=N.",
+    "--n-eval-episodes": "rlrun writes --set evaluation.episodes=N.",
+    "--save-freq": "rlrun writes --set checkpoint.every=N, in timesteps.",
+    "--n-envs": "rlrun writes --set env.n_envs=N.",
+    "--vec-env": "rlrun writes --set env.vec=workers.",
+    "--num-threads": "rlrun writes --set threads=N.",
+    "--tensorboard-log": "A run directory has TensorBoard logs by itself.",
+    "--track": "rlrun writes --set 'trackers=[wandb]'.",
+    "--load-best": "rlrun calls it --checkpoint best.",
+    "--exp-id": "rlrun takes a run directory, a unique part of its name, or latest.",
+    "--no-render": "rlrun eval does not render.",
+    "--optimize": "rlrun tunes with its own command.",
+}
+
+ConfigArgument = Annotated[
+    str | None, typer.Argument(metavar="CONFIG", help="A YAML file or the name of a shipped config.")
+]
+ConfigOption = Annotated[str | None, typer.Option("--config", "-c", help="The same, as a flag.")]
+AlgoOption = Annotated[str | None, typer.Option(help="With --env: find the shipped config.")]
+EnvOption = Annotated[str | None, typer.Option(help="With --algo: find the shipped config.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value; may be repeated.")
+]
+SeedOption = Annotated[int | None, typer.Option(help="Sugar for --set seed=N.")]
+RunDirOption = Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run directory, a unique part of its name, or latest.")
+]
+
+
+def whole(text: str) -> int:
+    """A whole number as a config may write it: ``1e3`` and ``1_000`` too."""
+    from rlrun.config.schema import whole_number
+    from rlrun.config.yaml import core_scalar
+
+    number = whole_number(core_scalar(text))
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise typer.BadParameter(f"it must be a whole number, not {text!r}")
+    return number
+
+
+def positive(text: str) -> int:
+    """The same, from 1 on."""
+    if (number := whole(text)) < 1:
+        raise typer.BadParameter(f"it must be 1 or more, not {text}")
+    return number
+
+
+def finite(text: str) -> float:
+    """A number, and neither infinite nor none."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise typer.BadParameter(f"it must be a number, not {text!r}")
+    return number
