@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rlrun.config import locate
 from rlrun.config.loading import Override, Source, dotted, leaves, read_source
 from rlrun.errors import UsageError, shown
-from rlrun.run import Result, Run, evaluate_agent, reporter_for, validated
-from rlrun.runs.directory import RunDirectory, delete_run, find_run, iterate_runs
+from rlrun.run import Result, Run, as_overrides, evaluate_agent, reporter_for, validated
+from rlrun.runs.directory import CONFIG, RunDirectory, checked_name, delete_run, find_run, iterate_runs, run_folder
 from rlrun.runs.files import write_whole
 
 if TYPE_CHECKING:
@@ -49,22 +50,25 @@ def train(
     :return: the finished run
     :raises ConfigError: with every problem, before anything is created
     """
+    began = time.monotonic()
     if resume and name is None:
         raise UsageError("--resume needs --name: the run to start or continue.", "Or `rlrun resume RUN`.")
     from rlrun.training.train import start
 
-    given = [*_overrides(overrides)]
+    given = [*as_overrides(overrides)]
     given += [Override("seed", seed, "--seed")] if seed is not None else []
     given += [Override("total_timesteps", timesteps, "--timesteps")] if timesteps is not None else []
-    plan = _plan(config, given)
+    if name is not None:
+        checked_name(name)
+    plan = _plan(config, given, run_dir=Path(run_dir))
     if resume and name is not None:
-        existing = Path(run_dir, locate.folder_name(plan.config.env.id), plan.config.algo, locate.folder_name(name))
-        if (existing / "config.yaml").exists():
-            return _continue(Run(RunDirectory.open(existing)), plan.config, progress)
-    return Run(start(plan, Path(run_dir), name, reporter_for(progress)))
+        existing = run_folder(Path(run_dir), plan.config) / name
+        if (existing / CONFIG).exists():
+            return _continue(Run(RunDirectory.open(existing)), plan.config, progress, began)
+    return Run(start(plan, Path(run_dir), name, reporter_for(progress), began))
 
 
-def _continue(run: Run, config: Config, progress: bool | Reporter) -> Run:
+def _continue(run: Run, config: Config, progress: bool | Reporter, began: float) -> Run:
     """Resume a named run, if it is the run that the config describes."""
     before, now = (
         {dotted(path): value for path, value in leaves(c.model_dump(by_alias=True, exclude=_MAY_DIFFER))}
@@ -77,12 +81,24 @@ def _continue(run: Run, config: Config, progress: bool | Reporter) -> Run:
             f"The run {run.path} has another config: {key} is {shown(before.get(key))}, not {shown(now.get(key))}."
         )
         raise UsageError(message, "Resume it with its own config, or choose another --name.")
-    return run.resume(max_time=config.max_time, progress=progress)
+    return run.resume(max_time=config.max_time, progress=progress, began=began)
 
 
-def resume(run: str | Path | Run, *, run_dir: str | Path = RUNS, progress: bool | Reporter = True) -> Run:
-    """Continue an interrupted run to its budget."""
-    return open_run(run, run_dir=run_dir).resume(progress=progress)
+def resume(
+    run: str | Path | Run,
+    *,
+    timesteps: int | None = None,
+    max_time: float | None = None,
+    exact: bool = False,
+    steal: bool = False,
+    overrides: Mapping[str, Any] | Sequence[Override] = (),
+    run_dir: str | Path = RUNS,
+    progress: bool | Reporter = True,
+) -> Run:
+    """Continue a run to its budget, or to a new one; see :meth:`Run.resume`."""
+    return open_run(run, run_dir=run_dir).resume(
+        timesteps=timesteps, max_time=max_time, exact=exact, steal=steal, overrides=overrides, progress=progress
+    )
 
 
 def open_run(run: str | Path | Run, *, run_dir: str | Path = RUNS) -> Run:
@@ -103,7 +119,7 @@ def evaluate(
     """
     from rlrun.runs.load import untrained_agent
 
-    plan = _plan(config, _overrides(overrides))
+    plan = _plan(config, as_overrides(overrides))
     agent = untrained_agent(plan.config, plan.recipe)
     return evaluate_agent(agent, str(plan.source.path or ""), "untrained", episodes, seed)
 
@@ -114,7 +130,7 @@ def check(config: ConfigLike, *, overrides: Mapping[str, Any] | Sequence[Overrid
     :param env: build the env once, to check against its spaces
     :raises ConfigError: with every problem
     """
-    return _plan(config, _overrides(overrides), probe_env=env)
+    return _plan(config, as_overrides(overrides), probe_env=env)
 
 
 def configs(containing: str = "") -> dict[str, Path]:
@@ -134,22 +150,19 @@ def prune(run: str | Path | Run, *, run_dir: str | Path = RUNS, everything: bool
     :return: bytes freed
     """
     from rlrun.runs.checkpoint import prune_checkpoints, remove_leftovers, shrink_to_evaluation
+    from rlrun.runs.lock import locked
 
     directory = open_run(run, run_dir=run_dir).directory
-    status = directory.manifest().get("status")
-    if status == "running":
-        raise UsageError(f"The run {directory.name} is still training.", "Stop it first (Ctrl-C).")
     before = directory.size()
-    if everything:
-        delete_run(directory)
-        return before
-    remove_leftovers(directory)
-    if status != "finished":
+    with locked(directory.path):
+        if everything:
+            delete_run(directory)
+            return before
+        remove_leftovers(directory)
         prune_checkpoints(directory, keep=1)
-        return before - directory.size()
-    prune_checkpoints(directory, keep=1)
-    for timesteps in directory.checkpoint_steps():
-        shrink_to_evaluation(directory, timesteps)
+        if directory.manifest().get("status") == "finished":
+            for timesteps in directory.checkpoint_steps():
+                shrink_to_evaluation(directory, timesteps)
     return before - directory.size()
 
 
@@ -201,13 +214,9 @@ def load_source(config: ConfigLike, overrides: Iterable[Override] = ()) -> Sourc
     return read_source(locate.find_config(config), overrides)
 
 
-def _plan(config: ConfigLike, overrides: Iterable[Override], probe_env: bool = True) -> Plan:
+def _plan(
+    config: ConfigLike, overrides: Iterable[Override], probe_env: bool = True, run_dir: Path = Path(RUNS)
+) -> Plan:
     from rlrun.training.plan import make_plan
 
-    return make_plan(load_source(config, overrides), probe_env)
-
-
-def _overrides(given: Mapping[str, Any] | Sequence[Override]) -> list[Override]:
-    if isinstance(given, Mapping):
-        return [Override(key, value, f"overrides[{key!r}]") for key, value in given.items()]
-    return list(given)
+    return make_plan(load_source(config, overrides), probe_env, run_dir)

@@ -6,7 +6,8 @@ import csv
 import dataclasses
 import html
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from rlrun.console import describe_evaluation, duration, size, terminal_reporter
 from rlrun.errors import ConfigError, Problem, UsageError
 from rlrun.runs.directory import RunDirectory
 from rlrun.runs.files import write_json
+from rlrun.runs.lock import holder_of
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 _RESULTS = "results.json"
 # What may be changed when an existing run is evaluated; anything else would be another agent.
-_EVALUATION_KEYS = ("env.kwargs.", "evaluation.")
+_EVALUATION_KEYS = ("env.kwargs", "evaluation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,13 @@ class Result:
     timesteps: int
     seed: int
     evaluation: Evaluation
+
+    def __repr__(self) -> str:
+        played = self.evaluation
+        score = (
+            f"mean_return={played.mean_return:.6g}, std_return={played.std_return:.6g}, episodes={len(played.returns)}"
+        )
+        return f"Result({score}, checkpoint={self.checkpoint!r}, run={self.run!r})"
 
     @property
     def mean_return(self) -> float:
@@ -84,8 +93,9 @@ class Run:
 
     @property
     def status(self) -> str:
-        """``finished``, ``running``, ``interrupted``, ``paused`` or ``failed``."""
-        return str(self.manifest.get("status", "unknown"))
+        """``finished``, ``running``, ``interrupted``, ``paused``, ``failed``, or ``killed``: its process is gone."""
+        status = str(self.manifest.get("status", "unknown"))
+        return "killed" if status in ("created", "running") and holder_of(self.path) is None else status
 
     @cached_property
     def model(self) -> BaseAlgorithm:
@@ -125,7 +135,7 @@ class Run:
         if not overrides and deterministic is None:
             return self.config
         for key in overrides:
-            if not key.startswith(_EVALUATION_KEYS):
+            if not any(f"{key}.".startswith(f"{allowed}.") for allowed in _EVALUATION_KEYS):
                 message = f'"{key}" belongs to the training of the run, so it cannot be set for an evaluation.'
                 raise UsageError(message, "Evaluation takes env.kwargs.* and evaluation.*.")
         renamed = {_as_evaluation_key(key): value for key, value in overrides.items()}
@@ -134,11 +144,33 @@ class Run:
         source = read_source(self.path / "config.yaml", [Override(k, v, k) for k, v in renamed.items()])
         return validated(source)
 
-    def resume(self, *, max_time: float | None = None, progress: bool | Reporter = True) -> Run:
-        """Continue from the newest checkpoint to the budget; returns at once when the run is finished."""
+    def resume(
+        self,
+        *,
+        timesteps: int | None = None,
+        max_time: float | None = None,
+        exact: bool = False,
+        steal: bool = False,
+        overrides: Mapping[str, Any] | Sequence[Override] = (),
+        progress: bool | Reporter = True,
+        began: float | None = None,
+    ) -> Run:
+        """Continue from the newest checkpoint to the budget; returns at once when the run is finished.
+
+        :param timesteps: a new budget, what was trained before included; schedules keep their end value
+        :param max_time: seconds after which to stop cleanly; None: the config's
+        :param exact: go back to the last scheduled checkpoint, if an interruption saved a newer one
+        :param steal: take the run from a process that holds it
+        :param overrides: ``{"hyperparameters.learning_rate": 1e-4}``: changes from here on
+        :param began: the moment of ``time.monotonic`` that ``max_time`` counts from; None: now
+        :raises UsageError: when another process trains the run, or a change does not fit
+        """
+        began = time.monotonic() if began is None else began
+        from rlrun.training.continuing import Wishes
         from rlrun.training.train import resume as resume_training
 
-        return Run(resume_training(self.directory, reporter_for(progress), max_time))
+        wishes = Wishes(timesteps, max_time, exact, steal, tuple(as_overrides(overrides)))
+        return Run(resume_training(self.directory, reporter_for(progress), wishes, began))
 
     def summary(self) -> dict[str, Any]:
         """What ``rlrun show`` prints, as plain values."""
@@ -186,9 +218,9 @@ class Run:
             "timesteps": f"{done:,} of {budget:,}",
             "time": duration(values["seconds"] or 0),
             "checkpoints": ", ".join(kept),
-            "evaluated": "",
-            "final": "",
-            "best": "",
+            "last evaluation": "",
+            "final model": "",
+            "best model": "",
             "notes": "; ".join(values["notes"] or ()),
             "size": size(values["bytes"]),
             "machine": "{cpu}, {cores} cores".format(**values["hardware"]) if values["hardware"] else "",
@@ -197,9 +229,10 @@ class Run:
             "command": " ".join(values["command"] or ()),
         }
         if last:
-            words["evaluated"] = f"{last['mean_return']:.2f} over {last['episodes']} episodes at {last['timesteps']:,}"
+            played = f"{last['mean_return']:.2f} over {last['episodes']} episodes"
+            words["last evaluation"] = f"{played}, in training at {last['timesteps']:,} timesteps"
         for name, result in (values["results"] or {}).items():
-            words[name] = describe_evaluation(result)
+            words[f"{name} model"] = describe_evaluation(result)
         return words
 
     def whereabouts(self) -> dict[str, str]:
@@ -218,7 +251,7 @@ class Run:
         seconds = manifest.get("seconds")
         return {
             "run": "/".join(self.path.parts[-3:]),
-            "status": manifest.get("status", "unknown"),
+            "status": self.status,
             "seed": manifest.get("seed"),
             "timesteps": manifest.get("timesteps"),
             "seconds": None if seconds is None else round(seconds, 1),
@@ -270,9 +303,9 @@ class Run:
         return f"Run({str(self.path)!r}, status={self.status!r})"
 
     def _repr_html_(self) -> str:
-        shown = ("status", "algo", "env", "seed", "timesteps", "seconds", "checkpoints", "best", "final", "run")
-        values = self.summary()
-        rows = "".join(f"<tr><th>{name}</th><td>{html.escape(str(values[name]))}</td></tr>" for name in shown)
+        words = {**self.description(), **self.whereabouts()}
+        shown = ("status", "what", "timesteps", "time", "checkpoints", "final model", "best model", "run", "model")
+        rows = "".join(f"<tr><th>{name}</th><td>{html.escape(words[name])}</td></tr>" for name in shown if words[name])
         return f"<table>{rows}</table>"
 
 
@@ -315,6 +348,13 @@ def validated(source: Source) -> Config:
     return config
 
 
+def as_overrides(given: Mapping[str, Any] | Sequence[Override]) -> list[Override]:
+    """What ``overrides=`` means: a mapping from dotted keys, or Overrides."""
+    if isinstance(given, Mapping):
+        return [Override(key, value, f"overrides[{key!r}]") for key, value in given.items()]
+    return list(given)
+
+
 def reporter_for(progress: bool | Reporter) -> Reporter:
     """What ``progress=`` means: a terminal's reporter, none, or the one that was given."""
     from rlrun.training.progress import Silent
@@ -325,8 +365,8 @@ def reporter_for(progress: bool | Reporter) -> Reporter:
 
 
 def _as_evaluation_key(key: str) -> str:
-    prefix = "env.kwargs."
-    return f"evaluation.env_kwargs.{key.removeprefix(prefix)}" if key.startswith(prefix) else key
+    prefix = "env.kwargs"
+    return f"evaluation.env_kwargs{key.removeprefix(prefix)}" if f"{key}.".startswith(f"{prefix}.") else key
 
 
 def _last_evaluation(path: Path) -> dict[str, Any] | None:

@@ -125,7 +125,7 @@ def smoke(
 
 def _paths(configs: Sequence[str]) -> dict[str, Path]:
     if not configs:
-        return locate.configs_in(Path("configs")) or locate.shipped_configs()
+        return locate.all_configs()
     found: dict[str, Path] = {}
     for text in configs:
         folder = Path(text)

@@ -30,6 +30,8 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
         kwargs = {name: value for name, value in kwargs.items() if not name.startswith("replay_buffer_")}
         kwargs |= {"buffer_size": venv.num_envs, "optimize_memory_usage": False}
     cls: Any = algorithm.load()
+    if for_training and config.schedule_timesteps is not None:
+        cls = _with_horizon(cls, config.schedule_timesteps)
     try:
         # seed=None: rlrun seeds the generators itself, and SB3 would seed the envs over again.
         with warnings.catch_warnings():
@@ -38,3 +40,15 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
     except Exception as error:  # SB3 asserts, torch raises RuntimeError, and the user's own classes anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(f"{cls.__name__} refuses this config: {reason.rstrip('.')}.") from error
+
+
+def _with_horizon(cls: Any, timesteps: int) -> Any:
+    """The class with schedules that end after ``timesteps``, whatever the budget is.
+
+    A subclass, and not an attribute of the model, because SB3 saves attributes.
+    """
+
+    def update(self: Any, num_timesteps: int, total_timesteps: int) -> None:
+        self._current_progress_remaining = max(0.0, 1.0 - num_timesteps / timesteps)
+
+    return type(cls.__name__, (cls,), {"_update_current_progress_remaining": update})

@@ -28,8 +28,22 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def configs_in(folder: Path) -> dict[str, Path]:
-    """The configs below a folder laid out as ``<env id>/<algo>.yaml``."""
-    return {f"{path.parent.name}/{path.stem}": path for path in sorted(folder.glob("*/*.yaml"))}
+    """The configs below a folder by their paths in it, such as ``<env id>/<algo>``."""
+    files = sorted(path for ending in ("yaml", "yml") for path in folder.rglob(f"*.{ending}"))
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+
+
+def all_configs() -> dict[str, Path]:
+    """The user's own configs, in ``./configs``; the shipped ones where there is no such folder.
+
+    :raises UsageError: when the folder is there and holds none
+    """
+    own = Path("configs")
+    if not own.is_dir():
+        return shipped_configs()
+    if not (found := configs_in(own)):
+        raise UsageError("There is no config (*.yaml) in ./configs.", "`rlrun init` writes one.")
+    return found
 
 
 def find_config(name: str | Path) -> Path:

@@ -99,7 +99,8 @@ class EvaluationConfig(Section):
     """How the agent is evaluated, during training and by `rlrun eval`."""
 
     every: NotNegative | None = Field(
-        None, description="Timesteps between evaluations during training; 0: only at its end. null: budget / 10."
+        None,
+        description="Timesteps between evaluations during training; 0: only at its end. null: a tenth of the budget.",
     )
     episodes: NotNegative = Field(20, description="Number of episodes of one evaluation; 0: never evaluate.")
     n_envs: Copies | None = Field(None, description="Number of env copies. null: up to 8, at most one an episode.")
@@ -119,6 +120,11 @@ class CheckpointConfig(Section):
         None, description="Timesteps between checkpoints; 0: only the final one. null: a fifth of the budget."
     )
     keep: Positive = Field(3, description="Number of newest checkpoints to keep, besides the best and the final one.")
+    exact: bool = Field(
+        True,
+        description="Restart the envs at each checkpoint, so that a resumed run ends with the same weights as one left "
+        "alone. false: leave them running; then a resumed run goes on as well as it can.",
+    )
 
 
 class EarlyStopConfig(Section):
@@ -163,6 +169,9 @@ class Config(Section):
         None, description="Wrap in VecNormalize: `true`, or its keyword arguments. false or null: off."
     )
     total_timesteps: Positive = Field(description="Training budget, in timesteps (one transition in one env).")
+    schedule_timesteps: Positive | None = Field(
+        None, description="Timesteps over which schedules run; after them they keep their end value. null: the budget."
+    )
     hyperparameters: dict[str, Any] = Field({}, description="Keyword arguments of the SB3 class.")
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -177,7 +186,7 @@ class Config(Section):
     )
     device: str = Field("auto", description="`cpu`, `cuda`, `cuda:1`, or `auto`.")
     threads: Positive | None = Field(
-        None, description="Torch threads. null: 1 for small on-policy networks, else the cores, up to 8."
+        None, description="Torch threads. null: 4 for images and for batches of 1,024 or more, else 1."
     )
     init_from: str | None = Field(None, description="Start from the weights of this run or SB3 zip.")
     max_time: Annotated[Float, Field(gt=0)] | None = Field(

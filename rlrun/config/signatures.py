@@ -18,7 +18,7 @@ def keyword_parameters(cls: type) -> dict[str, inspect.Parameter]:
     for base in cls.__mro__:
         if "__init__" not in vars(base):
             continue
-        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        parameters = list(_signature(vars(base)["__init__"]).parameters.values())[1:]
         variadic = any(p.kind is p.VAR_KEYWORD for p in parameters)
         for parameter in parameters:
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
@@ -26,6 +26,14 @@ def keyword_parameters(cls: type) -> dict[str, inspect.Parameter]:
         if not variadic:
             break
     return found
+
+
+def _signature(function: Any) -> inspect.Signature:
+    """With annotations as types where the module wrote them as strings, if their names can be found."""
+    try:
+        return inspect.signature(function, eval_str=True)
+    except Exception:  # names that exist for type checkers only; evaluating may raise anything
+        return inspect.signature(function)
 
 
 def convert(value: Any, annotation: Any) -> Any:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 import gymnasium as gym
 
-from rlrun.errors import MissingPackage, UsageError, did_you_mean
+from rlrun.config.classes import load_plug_in
+from rlrun.errors import MissingPackage, UsageError, did_you_mean, install_hint
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,21 @@ _TABLE = (
 _OWN = Family("user's own", r".*")
 
 
-def families() -> list[Family]:
-    """The table, then the families of plug-ins (entry points ``rlrun.envs``, each a Family)."""
-    return [*_TABLE, *(point.load() for point in entry_points(group="rlrun.envs"))]
+@functools.cache
+def _plug_ins() -> tuple[Family, ...]:
+    return tuple(load_plug_in(point) for point in entry_points(group="rlrun.envs"))
 
 
 def family_of(env_id: str) -> Family:
-    """The family an id belongs to; any other is the user's own."""
-    return next((family for family in families() if re.fullmatch(family.pattern, env_id)), _OWN)
+    """The family an id belongs to: the table's, a plug-in's (entry points ``rlrun.envs``), or the user's own.
+
+    :raises UsageError: when a plug-in is broken and the table has no such family
+    """
+    return _matching(_TABLE, env_id) or _matching(_plug_ins(), env_id) or _OWN
+
+
+def _matching(families: Iterable[Family], env_id: str) -> Family | None:
+    return next((family for family in families if re.fullmatch(family.pattern, env_id)), None)
 
 
 @contextlib.contextmanager
@@ -105,9 +114,8 @@ def import_family(env_id: str) -> Family:
             with c_output_discarded(family.prints):
                 importlib.import_module(family.module)
         except ImportError as error:
-            package = f"rlrun[{family.extra}]" if family.extra else "rlrun"
             message = f"{env_id} needs the module {family.module}, which cannot be imported ({error})."
-            raise MissingPackage(message, f"Install it: pip install '{package}'") from None
+            raise MissingPackage(message, install_hint(family.extra)) from None
     if family.module == "ale_py":
         import ale_py
 

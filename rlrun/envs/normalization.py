@@ -9,7 +9,7 @@ import numpy as np
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 
-from rlrun.errors import RlrunError
+from rlrun.errors import UsageError
 
 Statistics = dict[str, np.ndarray]
 _MOMENTS = ("mean", "var", "count")
@@ -36,16 +36,16 @@ def get_statistics(normalizer: VecNormalize) -> Statistics:
 def set_statistics(normalizer: VecNormalize, statistics: Mapping[str, np.ndarray]) -> None:
     """Put saved moments into a VecNormalize.
 
-    :raises RlrunError: when they are another env's (names or shapes differ)
+    :raises UsageError: when they are another env's (names or shapes differ)
     """
     expected = get_statistics(normalizer)
     if set(expected) != set(statistics):
         message = f"The normalization statistics hold {sorted(statistics)}, and this env needs {sorted(expected)}."
-        raise RlrunError(message, "They belong to another env or another `normalize` section.")
+        raise UsageError(message, "They belong to another env or another `normalize` section.")
     for name, array in statistics.items():
         if array.shape != expected[name].shape:
             shapes = f"{array.shape} for {name}, and this env {expected[name].shape}"
-            raise RlrunError(f"The normalization statistics have shape {shapes}.", "They belong to another env.")
+            raise UsageError(f"The normalization statistics have shape {shapes}.", "They belong to another env.")
     for name, rms in _moments(normalizer).items():
         rms.mean = np.array(statistics[f"{name}.mean"])
         rms.var = np.array(statistics[f"{name}.var"])

@@ -3,7 +3,7 @@
 The order, from the inside out::
 
     gymnasium.make(id, **kwargs)  (with its TimeLimit; a TimeLimit in `wrappers` goes here too)
-    Monitor                       records the env's own return and length, before any wrapper changes them
+    Recorder                      SB3's Monitor: the env's own return and length, before any wrapper changes them
     env.wrappers                  in the order of the config
     SeededResets                  gives each reset its seed
     DummyVecEnv or SubprocVecEnv  (inside a RestartableVecEnv when training)
@@ -16,24 +16,20 @@ from __future__ import annotations
 
 import enum
 import itertools
-import multiprocessing
 import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import gymnasium as gym
 from gymnasium import spaces
-from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
-    SubprocVecEnv,
     VecEnv,
-    VecEnvWrapper,
     VecFrameStack,
     VecNormalize,
     VecTransposeImage,
@@ -42,10 +38,15 @@ from stable_baselines3.common.vec_env import (
 from rlrun.config.classes import import_module, is_class_path, load_class, make_importable
 from rlrun.config.schema import Config, EnvConfig, NormalizeConfig
 from rlrun.envs.families import c_output_discarded, check_registered, import_family
+from rlrun.envs.keywords import keyword_hint
 from rlrun.envs.normalization import Statistics, set_statistics
+from rlrun.envs.recording import RecordedVecEnv, Recorder
 from rlrun.envs.seeding import SeededResets, Stream, endless_seeds
+from rlrun.envs.workers import start_workers
 from rlrun.envs.wrappers import KNOWN, check_kwargs, wrapper_class
 from rlrun.errors import RlrunError, UsageError
+
+_GRACE = 30  # seconds that a worker lives on after SIGTERM
 
 
 class Role(enum.Enum):
@@ -92,7 +93,7 @@ class EnvRecipe:
         inside = [w for w in wrappers if w.name in KNOWN and KNOWN[w.name].inside_monitor]
         for wrapper in inside:
             env = self._wrap(env, role, wrapper.name, wrapper.kwargs)
-        env = Monitor(env)
+        env = Recorder(env)
         for wrapper in [w for w in wrappers if w not in inside]:
             env = self._wrap(env, role, wrapper.name, wrapper.kwargs)
         return SeededResets(env, seeds, every=seed_every_reset or role is not Role.TRAIN)
@@ -109,7 +110,7 @@ class EnvRecipe:
         :param statistics: normalization statistics; needed when the config normalizes
         """
         base = DummyVecEnv([partial(self.make, role, iter(s)) for s in seeds])
-        venv = self._wrap_vec(base, role)
+        venv = self._wrap_vec(RecordedVecEnv(base), role)
         normalizer = find_normalizer(venv)
         if normalizer is not None:
             if statistics is None:
@@ -126,10 +127,11 @@ class EnvRecipe:
         return self._wrap_vec(restartable, Role.TRAIN), restartable
 
     def _make_training_base(self, cut: int) -> VecEnv:
+        in_workers = self.env.vec == "workers"
         makers: list[Callable[[], gym.Env[Any, Any]]] = [
-            partial(_make_training_env, self, cut, index) for index in range(self.env.n_envs)
+            partial(_make_training_env, self, cut, index, in_workers) for index in range(self.env.n_envs)
         ]
-        return SubprocVecEnv(makers) if self.env.vec == "workers" else DummyVecEnv(makers)
+        return start_workers(makers) if in_workers else DummyVecEnv(makers)
 
     def _wrap_vec(self, venv: VecEnv, role: Role) -> VecEnv:
         if self.env.frame_stack:
@@ -176,7 +178,7 @@ class EnvRecipe:
         return _constructed(name, partial(cls, env, **settings))
 
 
-class RestartableVecEnv(VecEnvWrapper):
+class RestartableVecEnv(RecordedVecEnv):
     """Envs that can be thrown away and built anew while everything wrapped around them stays.
 
     :param make: builds them from the number of timesteps at which they start
@@ -191,21 +193,18 @@ class RestartableVecEnv(VecEnvWrapper):
         self.venv.close()
         self.venv = self._make(timesteps)
 
-    def reset(self) -> Any:
-        """See VecEnv."""
-        observations = self.venv.reset()
-        self.reset_infos = self.venv.reset_infos
-        return observations
 
-    def step_wait(self) -> Any:
-        """See VecEnv."""
-        return self.venv.step_wait()
-
-
-def _make_training_env(recipe: EnvRecipe, cut: int, index: int) -> gym.Env[Any, Any]:
-    if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it stops the workers itself
+def _make_training_env(recipe: EnvRecipe, cut: int, index: int, in_worker: bool) -> gym.Env[Any, Any]:
+    if in_worker:  # signals to the whole group are for the parent, which closes its workers itself
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, _outlive_the_parent_shortly)
     return recipe.make(Role.TRAIN, endless_seeds(recipe.seed, Stream.TRAIN_ENVS, cut, index))
+
+
+def _outlive_the_parent_shortly(number: int, frame: FrameType | None) -> None:
+    """Leave the parent time to save and to close its workers, and end anyway if it does not."""
+    if hasattr(signal, "alarm"):
+        signal.alarm(_GRACE)
 
 
 def find_normalizer(venv: VecEnv) -> VecNormalize | None:
@@ -238,9 +237,9 @@ def _constructed(name: str, make: Callable[[], Any]) -> Any:
     except TypeError as error:
         if "unexpected keyword argument" in str(error):
             keyword = str(error).rpartition("argument ")[2].strip("'").split("'")[0]
-            raise UsageError(
-                f'{name} has no keyword "{keyword}".', "Look at `env.kwargs` (and `evaluation.env_kwargs`)."
-            ) from None
+            raise UsageError(f'{name} has no keyword "{keyword}".', keyword_hint(name, keyword)) from None
+        if "takes no arguments" in str(error):
+            raise UsageError(f"{name} takes no keyword arguments.", "Leave `env.kwargs` out.") from None
         raise UsageError(f"{name} could not be built: {error}") from error
     except RlrunError:
         raise

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from rlrun.config.classes import load_class
 from rlrun.config.signatures import convert, keyword_parameters
@@ -94,9 +96,17 @@ def check_kwargs(cls: type, kwargs: Mapping[str, Any]) -> dict[str, Any]:
             hint = did_you_mean(name, parameters) or f"It takes: {', '.join(parameters) or 'none'}."
             raise UsageError(f'{cls.__name__} has no keyword "{name}".', hint)
         try:
-            result[name] = convert(value, parameters[name].annotation)
+            result[name] = _converted(value, parameters[name])
         except TypeError as error:
-            if any(word in str(error) for word in ("number", "true or false")):
-                raise UsageError(f"{cls.__name__}'s {name} must be {error}, not {shown(value)}.") from None
-            result[name] = value
+            raise UsageError(f"{cls.__name__}'s {name} must be {error}, not {shown(value)}.") from None
     return result
+
+
+def _converted(value: Any, parameter: inspect.Parameter) -> Any:
+    """A value as its annotation wants it; what YAML cannot write is the wrapper's own to check."""
+    try:
+        return convert(value, parameter.annotation)
+    except TypeError as error:
+        if any(word in str(error) for word in ("number", "true or false", "a string")):
+            raise
+        return np.asarray(value) if "ndarray" in str(parameter.annotation) and isinstance(value, list) else value

@@ -1,4 +1,9 @@
-"""Play N episodes with an agent. Each has a seed of its own, so the result does not depend on how many envs play."""
+"""Play N episodes with an agent, each with a reset seed of its own.
+
+The same seeds and the same ``n_envs`` repeat an evaluation to the last digit. Another ``n_envs`` gives the same
+episodes only where actions are deterministic and the env keeps nothing across resets: copies share one stream of
+random actions, and physics engines carry a little over from one episode to the next.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +21,11 @@ from rlrun.envs.families import family_of
 from rlrun.envs.normalization import Statistics
 from rlrun.envs.recipe import EnvRecipe, Role, fixed_seeds
 from rlrun.envs.seeding import Stream, draw_seeds, generators_preserved, seed_global_generators
+from rlrun.errors import UsageError
 from rlrun.evaluation.statistics import Evaluation
 
 _MAX_ENVS = 8
+_FREE = "Leave it out, or write --set evaluation.seeds=null"
 
 
 def is_deterministic(config: Config) -> bool:
@@ -30,12 +37,20 @@ def is_deterministic(config: Config) -> bool:
 def episode_seeds(config: Config, stream: Stream, episodes: int | None = None, seed: int | None = None) -> list[int]:
     """The reset seed of each evaluation episode: the config's fixed list, else drawn from a stream.
 
-    :param seed: instead of the run's own; then a fixed list is not used
+    :param episodes: how many; None: the fixed list's length, else the config's number
+    :param seed: instead of the run's own
+    :raises UsageError: when a fixed list is shorter than ``episodes``, or a seed is given besides
     """
     fixed = config.evaluation.seeds
-    if fixed is not None and seed is None:
-        wanted = len(fixed) if episodes is None else episodes
-        return [fixed[i % len(fixed)] for i in range(wanted)]
+    if fixed is not None:
+        if seed is not None:
+            raise UsageError(
+                "The episodes' seeds are fixed by evaluation.seeds, so --seed would change nothing.", _FREE
+            )
+        if episodes is not None and episodes > len(fixed):
+            message = f"evaluation.seeds has {len(fixed)} seeds, and {episodes} episodes were asked for."
+            raise UsageError(message, f"To play the same episodes twice proves nothing. {_FREE}")
+        return list(fixed[:episodes])
     return draw_seeds(config.seed if seed is None else seed, stream, episodes or config.evaluation.episodes)
 
 
@@ -61,7 +76,10 @@ def evaluate(
     with generators_preserved(), _final_exploration(model), _own_action_space(model):
         venv = recipe.make_vec(Role.EVAL, fixed_seeds(seeds, width), statistics)
         try:
-            seed_global_generators(draw_seeds(seeds[0], Stream.POLICY, 1)[0])
+            policy_seed, space_seed = draw_seeds(seeds[0], Stream.POLICY, 2)
+            seed_global_generators(policy_seed)
+            if getattr(model, "action_space", None) is not None:
+                model.action_space.seed(space_seed)
             return _play(model, venv, seeds, deterministic, should_stop)
         finally:
             venv.close()
@@ -69,13 +87,12 @@ def evaluate(
 
 @contextlib.contextmanager
 def _own_action_space(model: BaseAlgorithm) -> Iterator[None]:
-    """Let exploring draw from a copy of the model's action space, seeded anew: training's own goes on undisturbed."""
+    """Let exploring draw from a copy of the model's action space: training's own goes on undisturbed."""
     space = getattr(model, "action_space", None)
     if space is None:
         yield
         return
     model.action_space = deepcopy(space)
-    model.action_space.seed(0)
     try:
         yield
     finally:

@@ -122,9 +122,10 @@ def read_checkpoint(run: RunDirectory, timesteps: int) -> Checkpoint:
     return Checkpoint(path, timesteps, state, statistics)
 
 
-def newest_resumable(run: RunDirectory) -> tuple[Checkpoint | None, list[str]]:
+def newest_resumable(run: RunDirectory, only_scheduled: bool = False) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint that training can go on from.
 
+    :param only_scheduled: leave out those that an interruption saved
     :return: it, or None; and a sentence for each one that had to be passed over
     """
     passed_over = []
@@ -135,7 +136,7 @@ def newest_resumable(run: RunDirectory) -> tuple[Checkpoint | None, list[str]]:
             passed_over.append(f"The checkpoint at {timesteps:,} timesteps is damaged ({problem}).")
             continue
         checkpoint = read_checkpoint(run, timesteps)
-        if checkpoint.state["resumable"]:
+        if checkpoint.state["resumable"] and (checkpoint.state["scheduled"] or not only_scheduled):
             return checkpoint, passed_over
     return None, passed_over
 
@@ -171,11 +172,34 @@ def prune_checkpoints(run: RunDirectory, keep: int) -> None:
 
 def is_resumable(run: RunDirectory, timesteps: int) -> bool:
     """Whether training can go on from a checkpoint, or it is kept to be evaluated only."""
+    return bool(peek(run, timesteps).get("resumable"))
+
+
+def peek(run: RunDirectory, timesteps: int) -> dict[str, Any]:
+    """What state.json of a checkpoint says, unverified; empty when it cannot be read."""
     try:
         state = json.loads((run.checkpoint_path(timesteps) / STATE).read_text())
     except (OSError, ValueError):
-        return False
-    return bool(state.get("resumable"))
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def forget_after(run: RunDirectory, checkpoint: Checkpoint | None) -> None:
+    """Make a run what it was when a checkpoint was written: later ones go, and pointers name none of them.
+
+    :param checkpoint: None: what it was at its start
+    """
+    timesteps = checkpoint.timesteps if checkpoint else -1
+    for later in [steps for steps in run.checkpoint_steps() if steps > timesteps]:
+        shutil.rmtree(run.checkpoint_path(later), ignore_errors=True)
+    session = checkpoint.state["session"] if checkpoint else {}
+    kept = {"latest": timesteps, "best": session.get("best_timesteps")}
+    kept["final"] = timesteps if session.get("ended_by") else None
+    for name, steps in kept.items():
+        if steps in run.checkpoint_steps():
+            run.point(name, steps)
+        else:
+            (run.path / name).unlink(missing_ok=True)
 
 
 def shrink_to_evaluation(run: RunDirectory, timesteps: int) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import errno
+import itertools
 import json
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from typing import Any
 from rlrun.config.loading import read_source, validate
 from rlrun.config.locate import folder_name
 from rlrun.config.schema import Config
-from rlrun.errors import ConfigError, RlrunError, UsageError, did_you_mean
+from rlrun.errors import ConfigError, UsageError, did_you_mean
 from rlrun.runs.files import os_errors_in_words, to_yaml, write_json, write_whole
 
 MANIFEST, CONFIG, CHECKPOINTS = "manifest.json", "config.yaml", "checkpoints"
@@ -32,43 +34,53 @@ class RunDirectory:
     path: Path
 
     @classmethod
-    def create(cls, root: Path, config: Config, name: str | None = None) -> RunDirectory:
+    def create(
+        cls, root: Path, config: Config, name: str | None = None, manifest: Mapping[str, Any] | None = None
+    ) -> RunDirectory:
         """Claim a new run directory below ``root``; two processes never get the same one.
 
+        It appears with its config and manifest in it, or not at all.
+
         :param name: the last part of the path; None: a UTC stamp and the seed
-        :raises UsageError: when the named run is there already
+        :param manifest: what is known of the run at its start
+        :raises UsageError: when the named run is there already, or the name is none
         """
-        parent = root / folder_name(config.env.id) / folder_name(config.algo)
+        parent = run_folder(root, config)
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
-        stem = folder_name(name) if name else f"{stamp}-s{config.seed}"
+        stem = f"{stamp}-s{config.seed}" if name is None else checked_name(name)
         with os_errors_in_words(f"making the run directory in {root}", UsageError):
-            parent.mkdir(parents=True, exist_ok=True)
-            for attempt in range(1, 1000):
-                path = parent / (stem if attempt == 1 else f"{stem}-{attempt}")
-                try:
-                    path.mkdir()
-                except FileExistsError:
-                    if name:
+            made = cls._furnished(parent, config, manifest or {})
+            try:
+                for attempt in itertools.count(1):
+                    path = parent / (stem if attempt == 1 else f"{stem}-{attempt}")
+                    if _renamed_to_new(made, path):
+                        return cls(path.resolve())
+                    if name is not None:
                         message = f"The run {path} is there already."
-                        raise UsageError(message, "Add --resume to continue it, or choose another --name.") from None
-                    continue
-                except OSError as error:
-                    if error.errno != errno.ENOENT:
-                        raise
-                    parent.mkdir(parents=True, exist_ok=True)  # pruned by someone between the two calls
-                    continue
-                return cls._furnished(path.resolve(), config)
-        raise RlrunError(f"No free name for a run was found in {parent}.")
+                        raise UsageError(message, "Add --resume to continue it, or choose another --name.")
+            finally:
+                shutil.rmtree(made, ignore_errors=True)
+        raise AssertionError("unreachable")
 
     @classmethod
-    def _furnished(cls, path: Path, config: Config) -> RunDirectory:
+    def _furnished(cls, parent: Path, config: Config, manifest: Mapping[str, Any]) -> Path:
+        """A folder with a passing name and everything in it that a run begins with."""
+        made = parent / f".{secrets.token_hex(8)}.tmp"
+        while True:
+            parent.mkdir(parents=True, exist_ok=True)
+            try:
+                made.mkdir()
+                break
+            except FileNotFoundError:  # pruned by someone between the two calls
+                continue
         try:
-            (path / CHECKPOINTS).mkdir()
-            write_whole(path / CONFIG, to_yaml(config.model_dump(by_alias=True)))
+            (made / CHECKPOINTS).mkdir()
+            write_whole(made / CONFIG, to_yaml(config.model_dump(by_alias=True)))
+            write_json(made / MANIFEST, {"schema_version": SCHEMA_VERSION, **manifest})
         except BaseException:
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(made, ignore_errors=True)
             raise
-        return cls(path)
+        return made
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
@@ -161,6 +173,37 @@ class RunDirectory:
         return sum(stats.values())
 
 
+def run_folder(root: Path, config: Config) -> Path:
+    """Where the runs of a config's env and algorithm are."""
+    return root / folder_name(config.env.id) / folder_name(config.algo)
+
+
+def checked_name(name: str) -> str:
+    """A run's name, if it can be one.
+
+    :raises UsageError: when it cannot: names are typed again, in other shells and on other systems
+    """
+    if name in (*POINTERS, "") or folder_name(name) != name or name.startswith((".", "-")):
+        hint = (
+            "Use letters, digits, `.`, `_` and `-`, with a letter, digit or `_` first, and not best, final or latest."
+        )
+        raise UsageError(f'"{name}" cannot be the name of a run.', hint)
+    return name
+
+
+def _renamed_to_new(folder: Path, path: Path) -> bool:
+    """Rename a folder; False when there is something of that name already."""
+    if path.exists() and not path.is_dir():
+        return False
+    try:
+        folder.rename(path)  # never replaces a folder that has anything in it
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES) and path.exists():
+            return False
+        raise
+    return True
+
+
 def _whole(text: str) -> int | None:
     text = text.replace("_", "")
     return int(text) if text.isdigit() else None
@@ -168,7 +211,7 @@ def _whole(text: str) -> int | None:
 
 def iterate_runs(root: Path) -> Iterator[RunDirectory]:
     """Every run directory below a folder, newest name last."""
-    for config in sorted(root.glob(f"*/*/*/{CONFIG}")):
+    for config in sorted(root.glob(f"[!.]*/[!.]*/[!.]*/{CONFIG}")):
         yield RunDirectory(config.parent.resolve())
 
 
@@ -188,16 +231,18 @@ def find_run(text: str, root: Path) -> RunDirectory:
         if not runs:
             raise UsageError(f"There are no runs in {root}.", "Train one: rlrun train --config CartPole-v1/ppo")
         return max(runs, key=_created)
-    matches = [run for run in runs if text in "/".join(run.path.parts[-3:])]
+    names = {run: "/".join(run.path.parts[-3:]) for run in runs}
+    matches = [run for run in runs if f"/{names[run]}".endswith(f"/{text}")]
+    matches = matches or [run for run in runs if text and text in names[run]]
     if len(matches) == 1:
         return matches[0]
     if not matches:
         raise UsageError(
             f'There is no run "{text}" in {root}.', "`rlrun runs` lists them; --run-dir says where to look."
         )
-    names = ", ".join("/".join(run.path.parts[-3:]) for run in matches[:5])
+    some = ", ".join(names[run] for run in matches[:5])
     raise UsageError(
-        f'"{text}" fits {len(matches)} runs: {names}{", ..." if len(matches) > 5 else ""}.', "Write more of it."
+        f'"{text}" fits {len(matches)} runs: {some}{", ..." if len(matches) > 5 else ""}.', "Write more of it."
     )
 
 

@@ -7,7 +7,6 @@ loader, because that one unpickles: tensors come with ``torch.load(weights_only=
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from collections import deque
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from sb3_contrib import ARS
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from rlrun.errors import RlrunError
+from rlrun.errors import UsageError
 
 # Without any one of these a resumed run diverges from one that was left alone.
 _COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls", "exploration_rate", "old_count")
@@ -51,7 +50,7 @@ def _plain(value: Any) -> Any:
 def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The ``.pth`` members of an SB3 zip by name, such as ``policy`` and ``policy.optimizer``. Nothing is unpickled.
 
-    :raises RlrunError: when the file is no SB3 model, or holds more than tensors
+    :raises UsageError: when the file is no SB3 model, or holds more than tensors
     """
     found = {}
     try:
@@ -61,11 +60,11 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, An
                     content = io.BytesIO(archive.read(name))
                     found[name.removesuffix(".pth")] = torch.load(content, map_location=device, weights_only=True)
     except Exception as error:  # zipfile and torch raise many kinds for damaged files
-        raise RlrunError(
+        raise UsageError(
             f"{path} is not a whole SB3 model ({type(error).__name__}: {error}).", "Use another file."
         ) from None
     if "policy" not in found:
-        raise RlrunError(f"{path} holds no policy, so it is not an SB3 model.", "Use another file.")
+        raise UsageError(f"{path} holds no policy, so it is not an SB3 model.", "Use another file.")
     return found
 
 
@@ -73,31 +72,23 @@ def set_tensors(model: BaseAlgorithm, tensors: dict[str, Any], only_policy: bool
     """Load networks, optimisers and other variables into a model of the same shape.
 
     :param only_policy: leave optimisers and other variables as they are
-    :raises RlrunError: when the networks differ from the model's
+    :raises UsageError: when the networks differ from the model's
     """
+    variables = tensors.get(_VARIABLES) or {}
     parameters = {name: value for name, value in tensors.items() if name != _VARIABLES}
-    if only_policy:
-        parameters = {"policy": parameters["policy"]}
     try:
-        model.set_parameters(parameters, exact_match=not only_policy, device=model.device)
-    except (RuntimeError, ValueError, KeyError) as error:
+        if only_policy:
+            # Strict, as SB3's set_parameters is not when only a part is given.
+            model.policy.load_state_dict(parameters["policy"], strict=True)
+        else:
+            model.set_parameters(parameters, exact_match=True, device=model.device)
+            for name, value in variables.items():
+                getattr(model, name).data = value.data
+    except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise RlrunError(
+        raise UsageError(
             f"The saved networks do not fit this config: {reason}", "Use the config they were trained with."
         ) from None
-    if not only_policy:
-        for name, value in (tensors.get(_VARIABLES) or {}).items():
-            getattr(model, name).data = value.data
     if isinstance(model, ARS):
         ars: Any = model
         ars.weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
-
-
-def read_counters(path: Path) -> int:
-    """``num_timesteps`` of an SB3 zip, from the JSON part of its data; 0 when it is not there."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            number = json.loads(archive.read("data")).get("num_timesteps", 0)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        return 0
-    return number if isinstance(number, int) else 0

@@ -12,11 +12,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from rlrun.algorithms.build import build_model
 from rlrun.config.classes import make_importable
 from rlrun.config.schema import Config
-from rlrun.envs.normalization import Statistics, get_statistics
+from rlrun.envs.normalization import Statistics, get_statistics, set_statistics
 from rlrun.envs.recipe import EnvRecipe, Role, find_normalizer
 from rlrun.envs.seeding import generators_preserved, seed_global_generators
 from rlrun.errors import UsageError
-from rlrun.runs.checkpoint import MODEL, STATISTICS, read_checkpoint, require_statistics
+from rlrun.runs.checkpoint import STATISTICS, read_checkpoint, require_statistics
 from rlrun.runs.directory import CONFIG, RunDirectory
 from rlrun.runs.learner import read_tensors, set_tensors
 
@@ -79,27 +79,54 @@ def _device(config: Config) -> str:
     return config.device if config.device == "cpu" or torch.cuda.is_available() else "cpu"
 
 
-def checkpoint_of(path: Path) -> tuple[Path, str]:
-    """The model zip that ``--init`` means.
+@dataclass(frozen=True)
+class Parent:
+    """What a new run starts from.
+
+    :ivar label: how the manifest names it
+    :ivar statistics: normalization statistics beside the model; None where there are none
+    """
+
+    model_path: Path
+    label: str
+    statistics: Statistics | None
+
+
+def read_parent(path: Path) -> Parent:
+    """The model that ``--init`` means.
 
     :param path: a run directory or an SB3 zip
-    :return: the zip, and how to name it in the manifest
     :raises UsageError: when it is neither
     """
     if path.is_file():
-        return path, str(path)
+        return Parent(path, str(path), _statistics_beside(path))
     if (path / CONFIG).is_file():
         run = RunDirectory.open(path)
-        _, timesteps = run.choose_checkpoint()
-        read_checkpoint(run, timesteps)
-        return run.checkpoint_path(timesteps) / MODEL, f"{path} at {timesteps:,} timesteps"
+        checkpoint = read_checkpoint(run, run.choose_checkpoint()[1])
+        return Parent(checkpoint.model_path, f"{path} at {checkpoint.timesteps:,} timesteps", checkpoint.statistics)
     raise UsageError(f"{path} is neither a run directory nor an SB3 zip.", "Name one with --init.")
 
 
-def load_parent_statistics(model_path: Path) -> Statistics | None:
-    """The normalization statistics beside a checkpoint's model; None where there are none."""
+def start_from(model: BaseAlgorithm, parent: Parent) -> None:
+    """Give a fresh model another one's weights, and its env the statistics that belong to them.
+
+    :raises UsageError: when the two do not fit
+    """
+    set_tensors(model, read_tensors(parent.model_path, model.device), only_policy=True)
+    normalizer = find_normalizer(model.env) if model.env is not None else None
+    if (normalizer is None) != (parent.statistics is None):
+        one, other = ("this config does", "it was not trained so")
+        if normalizer is None:
+            one, other = ("its agent was trained so", "this config does not")
+        message = f"{parent.label} does not fit: only one side normalizes ({one}, {other})."
+        raise UsageError(message, "Set `normalize` as it was for the weights.")
+    if normalizer is not None and parent.statistics is not None:
+        set_statistics(normalizer, parent.statistics)
+
+
+def _statistics_beside(model_path: Path) -> Statistics | None:
     file = model_path.with_name(STATISTICS)
-    if not file.exists():
-        return None
-    with np.load(file, allow_pickle=False) as archive:
-        return dict(archive)
+    if file.exists():
+        with np.load(file, allow_pickle=False) as archive:
+            return dict(archive)
+    return None

@@ -32,26 +32,27 @@ def save_replay_buffer(buffer: ReplayBuffer, folder: Path, previous: Path | None
     :return: what :func:`load_replay_buffer` needs besides the files; plain JSON
     """
     folder.mkdir()
+    files: list[dict[str, Any]] = []
     rows = buffer.buffer_size if buffer.full else buffer.pos
     dirty = np.zeros(buffer.buffer_size, dtype=bool)
     dirty[np.arange(buffer.pos - min(added, buffer.buffer_size), buffer.pos) % buffer.buffer_size] = True
-    for name, array in _arrays(buffer):
-        if name in _WHOLE:
-            np.save(folder / f"{name}.npy", array[:rows])
-            continue
-        step = max(1, _CHUNK_BYTES // max(1, array[0].nbytes))
+    for index, (name, array) in enumerate(arrays(buffer)):
+        step = max(1, rows if name in _WHOLE else _CHUNK_BYTES // max(1, array[0].nbytes))
         for start in range(0, rows, step):
             stop = min(start + step, rows)
-            target = folder / f"{name}-{start}-{stop}.npy"
-            if dirty[start:stop].any() or not _linked(previous, target):
+            # Named by number: a key of a Dict observation may hold anything.
+            target = folder / f"{index}-{start}-{stop}.npy"
+            if name in _WHOLE or dirty[start:stop].any() or not _linked(previous, target):
                 np.save(target, array[start:stop])
-    state: dict[str, Any] = {"pos": buffer.pos, "full": buffer.full, "rows": rows}
+            files.append({"array": name, "start": start, "stop": stop, "file": target.name})
+    state: dict[str, Any] = {"pos": buffer.pos, "full": buffer.full, "rows": rows, "files": files}
     if isinstance(buffer, HerReplayBuffer):
         state["current_ep_start"] = buffer._current_ep_start.tolist()
     return state
 
 
-def _arrays(buffer: ReplayBuffer) -> Iterator[tuple[str, np.ndarray]]:
+def arrays(buffer: ReplayBuffer) -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays that hold a buffer's rows, by name; the first axis is the row."""
     for name in ("observations", "next_observations", "actions", *_WHOLE):
         value = getattr(buffer, name, None)
         if isinstance(value, dict):
@@ -76,17 +77,21 @@ def load_replay_buffer(buffer: ReplayBuffer, folder: Path, state: dict[str, Any]
 
     :raises RlrunError: when the files do not fit the buffer
     """
-    rows = state["rows"]
+    targets = dict(arrays(buffer))
+    filled = dict.fromkeys(targets, 0)
     try:
-        for name, array in _arrays(buffer):
-            if name in _WHOLE:
-                array[:rows] = np.load(folder / f"{name}.npy", allow_pickle=False)
-                continue
-            for file in folder.glob(f"{name}-*.npy"):
-                start, stop = map(int, file.stem.rsplit("-", 2)[1:])
-                array[start:stop] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        for entry in state["files"]:
+            name, start, stop = entry["array"], entry["start"], entry["stop"]
+            part = np.load(folder / Path(entry["file"]).name, allow_pickle=False)
+            if part.shape != targets[name][start:stop].shape:
+                raise ValueError(f"{name} has shape {part.shape}")
+            targets[name][start:stop] = part
+            filled[name] += stop - start
+    except (OSError, ValueError, KeyError) as error:
         raise RlrunError(f"The replay buffer in {folder} does not fit this config: {error}.") from error
+    missing = [name for name, rows in filled.items() if rows != state["rows"]]
+    if missing:
+        raise RlrunError(f"The replay buffer in {folder} does not fit this config: it lacks {', '.join(missing)}.")
     buffer.pos, buffer.full = state["pos"], state["full"]
     if isinstance(buffer, HerReplayBuffer):
         buffer._current_ep_start = np.array(state["current_ep_start"], dtype=np.int64)

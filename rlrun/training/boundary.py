@@ -25,9 +25,11 @@ from rlrun.evaluation.evaluate import episode_seeds, evaluate
 from rlrun.runs.checkpoint import Checkpoint, prune_checkpoints, write_checkpoint
 from rlrun.runs.directory import RunDirectory
 from rlrun.runs.replay import truncate_at_cut
-from rlrun.training.interruption import Signals, StopRequested
+from rlrun.training.interruption import Stops, TrainingEnded
 from rlrun.training.progress import Reporter
-from rlrun.training.recorders import RunFiles
+from rlrun.training.recorders import RunFiles, pending_values, set_pending_values
+
+BUDGET = "budget"  # why training usually ends
 
 
 def seed_learner(config: Config, timesteps: int, action_space: Any) -> None:
@@ -41,7 +43,9 @@ class Boundary(BaseCallback):
     """Evaluates, saves, cuts and stops a training session.
 
     :param envs: the part of the training envs that a cut builds anew
+    :param began: the moment of ``time.monotonic`` at which this session began
     :param resumed_from: the checkpoint that this session continues, already loaded into the model
+    :ivar ended_by: why training is over; empty while it is not
     """
 
     def __init__(
@@ -52,29 +56,39 @@ class Boundary(BaseCallback):
         envs: RestartableVecEnv,
         files: RunFiles,
         reporter: Reporter,
-        signals: Signals,
+        stops: Stops,
+        began: float,
         resumed_from: Checkpoint | None = None,
     ) -> None:
         super().__init__()
         self.config, self.run, self.recipe, self.envs = config, run, recipe, envs
-        self.files, self.reporter, self.signals = files, reporter, signals
-        self._resumed_from = resumed_from
-        state = dict(resumed_from.state["session"]) if resumed_from else {}
-        self.best_mean_return: float | None = state.get("best_mean_return")
-        self._without_improvement: int = state.get("without_improvement", 0)
+        self.files, self.reporter, self.stops = files, reporter, stops
+        self._began, self._resumed_from = began, resumed_from
+        self._resumable = resumed_from.timesteps if resumed_from else None  # newest such checkpoint
+        state = resumed_from.state["session"] if resumed_from else {}
         window = config.early_stop.window if config.early_stop else 1
         self._window: deque[float] = deque(state.get("window", ()), maxlen=window)
-        self._visited = resumed_from.timesteps if resumed_from else 0  # timesteps of the last boundary
-        self._resumable: int | None = resumed_from.timesteps if resumed_from else None  # newest such checkpoint
-        self._evaluated_at: int | None = None
-        self._deadline = time.monotonic() + config.max_time if config.max_time else None
+        self._best_mean_return: float | None = state.get("best_mean_return")
+        self._best_timesteps: int | None = state.get("best_timesteps")
+        self._without_improvement: int = state.get("without_improvement", 0)
+        self._visited: int = state.get("visited", 0)  # timesteps of the last boundary
+        self._seconds_before: float = state.get("seconds", 0.0)
+        self.ended_by: str = state.get("ended_by", "")
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of training, those of earlier sessions included."""
+        return round(self._seconds_before + time.monotonic() - self._began, 3)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do, because the checkpoint that this session continues is the final one."""
+        return bool(self.ended_by) and self._resumed_from is not None and self._visited == self._resumed_from.timesteps
 
     # -- SB3's hooks
 
     def _on_step(self) -> bool:
-        self.signals.check()
-        if self._deadline is not None and time.monotonic() > self._deadline:
-            raise StopRequested("max_time")
+        self.stops.check()
         dones = self.locals.get("dones")
         if dones is not None and dones.any():
             self._record_episodes(dones, self.locals["infos"])
@@ -82,58 +96,72 @@ class Boundary(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         if self._resumed_from is not None:
-            self._restore_and_cut(self._resumed_from)
-            self._resumed_from = None
-            return
-        self.visit()
+            self._go_on(self._resumed_from)
+        else:
+            self._visit()
+        if self.ended_by:
+            raise TrainingEnded
 
     # -- the boundary
 
-    def visit(self, at_end: bool = False) -> None:
+    def end(self, ended_by: str) -> None:
+        """Do the last boundary: evaluate and save whatever the spacing says, and let ``final`` name the checkpoint."""
+        if self._resumed_from is not None:  # the budget was used up already, so no rollout began
+            self._restore(self._resumed_from)
+        self.ended_by = ended_by
+        self._visit(ended_by)
+
+    def _visit(self, ended_by: str = "") -> bool:
         """Do what is due at this many timesteps.
 
-        :param at_end: training is over; evaluate and save whatever the spacing says, and do not cut
+        :param ended_by: why training is over, if it is
+        :return: whether the envs were cut
         """
-        if self._resumed_from is not None:  # the budget was used up already, so no rollout began
-            self._restore_statistics(self._resumed_from)
-            self._resumed_from = None
         before, now = self._visited, self.model.num_timesteps
-        self._visited = now
         settings = self.config
         self.reporter.progressed(now, self._mean_training_return())
-        evaluation_due = self._is_evaluation_due(before, now, at_end)
-        checkpoint_due = at_end or _is_due(settings.checkpoint.every, before, now)
-        is_best = self._evaluate(now) if evaluation_due else False
-        # The logger is emptied at every checkpoint, so that no half-collected row needs saving.
+        ended_by = ended_by or self._goal_reached()
+        evaluation_due = self._is_evaluation_due(before, now, bool(ended_by))
+        is_best = evaluation_due and self._evaluate(now)
+        ended_by = ended_by or self._patience_used_up()
+        checkpoint_due = bool(ended_by) or _is_due(settings.checkpoint.every, before, now)
+        # The logger is emptied at every checkpoint, so that no half-collected row is lost.
         if checkpoint_due or evaluation_due or _is_due(settings.log_every, before, now):
             self.model.dump_logs()
+        self._visited, self.ended_by = now, ended_by
         if checkpoint_due or is_best:
             self.save(scheduled=True, resumable=checkpoint_due)
-            for name in [*(["best"] if is_best else []), *(["final"] if at_end else [])]:
+            for name in [*(["best"] if is_best else []), *(["final"] if ended_by else [])]:
                 self.run.point(name, now)
             prune_checkpoints(self.run, settings.checkpoint.keep)
-        if at_end:
-            return
-        self._stop_early(evaluation_due)
-        if checkpoint_due:
+        if checkpoint_due and settings.checkpoint.exact and not ended_by:
             self.cut(now)
+            return True
+        return False
 
     def _is_evaluation_due(self, before: int, now: int, at_end: bool) -> bool:
         settings = self.config.evaluation
-        if not settings.every or not settings.episodes or self._evaluated_at == now:
+        if not settings.episodes or (at_end and before == now):
             return False
         return at_end or _is_due(settings.every, before, now)
 
     def save(self, scheduled: bool, resumable: bool = True) -> int:
         """Write a checkpoint of this moment and let ``latest`` name it.
 
+        :param scheduled: at a boundary, not at an interruption
         :return: its timesteps
         """
+        self.stops.check_lock()
         self.files.flush()
         session = {
-            "best_mean_return": self.best_mean_return,
+            "best_mean_return": self._best_mean_return,
+            "best_timesteps": self._best_timesteps,
             "without_improvement": self._without_improvement,
             "window": list(self._window),
+            "visited": self._visited,
+            "seconds": self.seconds,
+            "ended_by": self.ended_by,
+            "logged": pending_values(self.logger),
         }
         previous = self._resumable if self._resumable in self.run.checkpoint_steps() else None
         timesteps = write_checkpoint(
@@ -142,6 +170,7 @@ class Boundary(BaseCallback):
         if resumable:
             self._resumable = timesteps
         self.run.point("latest", timesteps)
+        self.run.update_manifest({"timesteps": timesteps, "seconds": self.seconds})
         return timesteps
 
     def cut(self, timesteps: int) -> None:
@@ -165,15 +194,26 @@ class Boundary(BaseCallback):
             for state in (*lstm.pi, *lstm.vf):
                 torch.zero_(state)
 
-    def _restore_and_cut(self, checkpoint: Checkpoint) -> None:
-        self._restore_statistics(checkpoint)
-        self.cut(checkpoint.timesteps)
+    def _go_on(self, checkpoint: Checkpoint) -> None:
+        """Begin where the checkpoint was saved: inside the boundary that was interrupted, or after it."""
+        now = self.model.num_timesteps
+        self._restore(checkpoint)
+        if self._visited < now and self._visit():
+            return
+        if self.ended_by:
+            return
+        self.cut(now)
+        if not (checkpoint.state["scheduled"] and self.config.checkpoint.exact):
+            cuts = self.run.manifest().get("extra_cuts") or []
+            self.run.update_manifest({"extra_cuts": sorted({*cuts, now})})
 
-    def _restore_statistics(self, checkpoint: Checkpoint) -> None:
+    def _restore(self, checkpoint: Checkpoint) -> None:
         # learn() has reset the envs by now, which moved the statistics that were loaded.
         normalizer = find_normalizer(self.model.env) if self.model.env is not None else None
         if normalizer is not None and checkpoint.statistics is not None:
             set_statistics(normalizer, checkpoint.statistics)
+        set_pending_values(self.logger, checkpoint.state["session"]["logged"])
+        self._resumed_from = None
 
     # -- parts
 
@@ -206,33 +246,36 @@ class Boundary(BaseCallback):
             episode_seeds(self.config, Stream.EVALUATION_IN_TRAINING),
             deterministic=bool(settings.deterministic),
             n_envs=settings.n_envs,
-            should_stop=self.signals.check,
+            should_stop=self.stops.check,
         )
-        self._evaluated_at = now
         self.files.add_evaluation(now, evaluation)
         self.logger.record("eval/mean_reward", evaluation.mean_return)
         self.logger.record("eval/mean_ep_length", float(np.mean(evaluation.lengths)))
         if evaluation.success_rate is not None:
             self.logger.record("eval/success_rate", evaluation.success_rate)
-        is_best = self.best_mean_return is None or evaluation.mean_return > self.best_mean_return
+        is_best = self._best_mean_return is None or evaluation.mean_return > self._best_mean_return
         if is_best:
-            self.best_mean_return = evaluation.mean_return
+            self._best_mean_return, self._best_timesteps = evaluation.mean_return, now
         self._without_improvement = 0 if is_best else self._without_improvement + 1
         self.reporter.evaluated(now, evaluation, is_best)
         return is_best
 
-    def _stop_early(self, evaluated: bool) -> None:
+    def _goal_reached(self) -> str:
+        """Why the training return ends training; empty when it does not."""
         settings = self.config.early_stop
-        if settings is None:
-            return
-        goal = settings.mean_return
-        if goal is not None and len(self._window) == settings.window and np.mean(self._window) >= goal:
-            message = (
-                f"the mean return of the last {settings.window} episodes, {np.mean(self._window):.1f}, reached {goal:g}"
-            )
-            raise StopRequested("early_stop", message)
-        if evaluated and settings.patience is not None and self._without_improvement >= settings.patience:
-            raise StopRequested("early_stop", f"{settings.patience} evaluations in a row brought no new best")
+        if settings is None or settings.mean_return is None or len(self._window) < settings.window:
+            return ""
+        mean = float(np.mean(self._window))
+        if mean < settings.mean_return:
+            return ""
+        return f"the mean return of the last {settings.window} episodes, {mean:.1f}, reached {settings.mean_return:g}"
+
+    def _patience_used_up(self) -> str:
+        """Why the evaluations end training; empty when they do not."""
+        patience = self.config.early_stop.patience if self.config.early_stop else None
+        if patience is None or self._without_improvement < patience:
+            return ""
+        return f"{patience} evaluations in a row brought no new best"
 
 
 def _is_due(every: int | None, before: int, now: int) -> bool:

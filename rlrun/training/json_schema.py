@@ -28,7 +28,7 @@ from rlrun.algorithms.registry import Algorithm, algorithms
 from rlrun.config.schema import Config
 from rlrun.config.signatures import accepts_schedule, expected_class, keyword_parameters
 from rlrun.envs.wrappers import KNOWN
-from rlrun.training.trackers import trackers
+from rlrun.training.trackers import tracker_names
 
 Schema = dict[str, Any]
 
@@ -80,7 +80,7 @@ def config_schema() -> Schema:
     wrapper = {"anyOf": [{"enum": list(KNOWN)}, _CLASS_PATH]}
     _add_short_forms(definitions, "WrapperConfig", wrapper, list(KNOWN))
     definitions["EnvConfig"]["properties"]["wrappers"]["items"] = {"$ref": "#/$defs/wrapper"}
-    _add_short_forms(definitions, "TrackerConfig", {"enum": list(trackers())}, list(trackers()))
+    _add_short_forms(definitions, "TrackerConfig", {"enum": tracker_names()}, tracker_names())
     properties["trackers"]["items"] = {"$ref": "#/$defs/tracker"}
     choices = []
     for name, algorithm in known.items():

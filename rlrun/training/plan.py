@@ -10,12 +10,14 @@ from typing import Any
 
 import gymnasium as gym
 import torch
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlrun.algorithms.build import build_model
 from rlrun.algorithms.crosschecks import EnvFacts, check_spaces, cross_check, default_policy
 from rlrun.algorithms.hyperparameters import Finding, resolve
-from rlrun.algorithms.registry import Algorithm, get_algorithm
+from rlrun.algorithms.registry import Algorithm, get_algorithm, near_algorithm
 from rlrun.config.classes import load_class, make_importable
 from rlrun.config.loading import NO_ENV, Source, dotted, leaves, sound_part, validate
 from rlrun.config.locate import shipped_folder
@@ -24,10 +26,15 @@ from rlrun.config.signatures import keyword_parameters
 from rlrun.config.yaml import KeyPath
 from rlrun.envs.recipe import EnvRecipe, Role, max_episode_steps
 from rlrun.envs.seeding import generators_preserved
-from rlrun.errors import ConfigError, MissingPackage, Problem, UsageError, shown
+from rlrun.errors import ConfigError, MissingPackage, Problem, RlrunError, UsageError, did_you_mean, shown
 from rlrun.evaluation.evaluate import is_deterministic
-from rlrun.runs.provenance import usable_cores
+from rlrun.runs.directory import find_run
+from rlrun.runs.load import read_parent, start_from
 from rlrun.training.trackers import check_trackers
+
+# Convolutions give other bits on another number of threads, so the number follows from the config and not the machine.
+_MANY_THREADS = 4
+_LARGE_BATCH = 1_024
 
 
 @dataclass(frozen=True)
@@ -69,9 +76,10 @@ class Plan:
         return "default" if _value_at(self.config.model_dump(by_alias=True), path) == default else "derived"
 
 
-def make_plan(source: Source, probe_env: bool = True) -> Plan:
+def make_plan(source: Source, probe_env: bool = True, run_dir: Path = Path("runs")) -> Plan:
     """Check a config in full.
 
+    :param run_dir: where the run that ``init_from`` names is looked for
     :param probe_env: build the env once, to check against its spaces; without, the resolved config may be incomplete
     :raises ConfigError: with every problem found
     """
@@ -80,13 +88,15 @@ def make_plan(source: Source, probe_env: bool = True) -> Plan:
     problems = validate(source)[1]
     env_is_sound = not any(problem.path.partition(".")[0] == "env" for problem in problems)
     config = sound_part(source)  # the whole config, unless it has problems
-    algorithm, found = _algorithm(source)
+    config, found = _with_parent(source, config, run_dir)
     problems += found
+    algorithm, unknown = _algorithm(source)
+    problems += unknown
     facts, venv, found = _probe(source, config, import_paths) if probe_env else (None, None, [])
     problems += found
-    facts = facts if env_is_sound else None
+    facts = facts if env_is_sound and not unknown else None
     problems += [*_callbacks(source, config), *check_trackers(source, config)]
-    problems += [*_device(source, config), *_files(source, config)]
+    problems += [*_device(source, config), *_patience(source, config)]
     warnings: list[Problem] = []
     if algorithm is not None:
         problems = [_as_hyperparameter(problem, algorithm) for problem in problems]
@@ -96,7 +106,7 @@ def make_plan(source: Source, probe_env: bool = True) -> Plan:
             problems += _trial(source, config, algorithm, venv, facts.n_envs)
     if problems or algorithm is None:
         raise ConfigError(sorted(problems, key=_order(source)))
-    resolved, notes = _resolved(config, algorithm)
+    resolved, notes = _resolved(config, algorithm, facts)
     return Plan(resolved, source, algorithm, import_paths, tuple(warnings), tuple(notes), facts)
 
 
@@ -114,7 +124,7 @@ def _check_keywords(
         return config, _as_problems(source, [*findings, *check_spaces(algorithm, facts)]), []
     config = _with_policy(config, algorithm, facts)
     errors, warnings = cross_check(algorithm, config.hyperparameters, facts)
-    spacing = _spacing(source, _resolved(config, algorithm)[0], facts)
+    spacing = _spacing(source, config, facts)
     return config, _as_problems(source, errors), [*_as_problems(source, warnings), *spacing]
 
 
@@ -127,9 +137,14 @@ def _trial(source: Source, config: Config, algorithm: Algorithm, venv: VecEnv, n
         keywords["n_steps"] = n_envs * keywords.get("n_steps", keyword_parameters(algorithm.load())["n_steps"].default)
     try:
         with generators_preserved():
-            build_model(config.model_copy(update={"hyperparameters": keywords}), venv, device="cpu")
+            model = build_model(config.model_copy(update={"hyperparameters": keywords}), venv, device="cpu")
     except UsageError as error:
         return [source.problem(("hyperparameters",), error.message, error.hint)]
+    if config.init_from is not None:
+        try:
+            start_from(model, read_parent(Path(config.init_from)))
+        except RlrunError as error:
+            return [source.problem(("init_from",), error.message, error.hint)]
     return []
 
 
@@ -158,6 +173,7 @@ def _as_problems(source: Source, findings: Iterable[Finding]) -> list[Problem]:
 
 
 def _algorithm(source: Source) -> tuple[Algorithm | None, list[Problem]]:
+    """The algorithm, or with a problem the one that was most likely meant, whose keywords can be checked already."""
     name = source.values.get("algo")
     if not isinstance(name, str):
         return None, []  # the schema says what is wrong with it
@@ -165,7 +181,7 @@ def _algorithm(source: Source) -> tuple[Algorithm | None, list[Problem]]:
         algorithm = get_algorithm(name)
         algorithm.load()
     except UsageError as error:
-        return None, [source.problem(("algo",), error.message, error.hint)]
+        return near_algorithm(name), [source.problem(("algo",), error.message, error.hint)]
     except (ImportError, AttributeError) as error:
         return None, [source.problem(("algo",), f"the class of {name} cannot be imported ({error}).")]
     return algorithm, []
@@ -188,6 +204,8 @@ def _probe(
         problem = source.problem(_env_path(config, error), error.message, error.hint)
         return None, None, [replace(problem, is_missing_package=isinstance(error, MissingPackage))]
     with single:
+        if problems := _normalized_keys(source, config, single):
+            return None, None, problems
         problems = _atari_frame_skip(source, env, single)
         steps = max_episode_steps(single)
         masks = single.has_wrapper_attr("action_masks")
@@ -208,6 +226,21 @@ def _probe(
     return EnvFacts(venv.observation_space, venv.action_space, steps, env.n_envs, masks), venv, problems
 
 
+def _normalized_keys(source: Source, config: Config, single: gym.Env[Any, Any]) -> list[Problem]:
+    keys = (config.normalize.norm_obs_keys if config.normalize else None) or ()
+    known = list(single.observation_space.spaces) if isinstance(single.observation_space, spaces.Dict) else []
+    path = ("normalize", "norm_obs_keys")
+    if keys and not known:
+        return [source.problem(path, "the observations have no keys: they are no Dict.", "Leave it out.")]
+    return [
+        source.problem(
+            path, f'the observations have no key "{key}".', did_you_mean(key, known) or f"Keys: {', '.join(known)}."
+        )
+        for key in keys
+        if key not in known
+    ]
+
+
 def _env_path(config: Config, error: UsageError) -> KeyPath:
     """The key that most likely caused an env not to be built."""
     for index, name in enumerate(config.env.imports):
@@ -217,7 +250,13 @@ def _env_path(config: Config, error: UsageError) -> KeyPath:
         module, _, name = wrapper.name.rpartition(":")
         if name in error.message or (module and f'"{module}"' in error.message):
             return ("env", "wrappers", index)
+    for name in config.env.kwargs:
+        if f'has no keyword "{name}"' in error.message:
+            return ("env", "kwargs", name)
     return ("env", "kwargs") if "keyword" in error.message else ("env", "id")
+
+
+_SKIPPING = {"AtariWrapper": "frame_skip", "MaxAndSkipEnv": "skip", "MaxAndSkipObservation": "skip"}
 
 
 def _atari_frame_skip(source: Source, env: EnvConfig, single: gym.Env[Any, Any]) -> list[Problem]:
@@ -225,9 +264,10 @@ def _atari_frame_skip(source: Source, env: EnvConfig, single: gym.Env[Any, Any])
     inside = single.spec.kwargs.get("frameskip", 1) if single.spec else 1
     problems = []
     for index, wrapper in enumerate(env.wrappers):
-        if wrapper.name == "AtariWrapper" and inside != 1 and wrapper.kwargs.get("frame_skip", 4) != 1:
-            message = f"AtariWrapper would skip frames again: {env.id} already skips {inside}."
-            hint = "Write {AtariWrapper: {frame_skip: 1}}, or env.kwargs: {frameskip: 1}."
+        keyword = _SKIPPING.get(wrapper.name)
+        if keyword is not None and inside != 1 and wrapper.kwargs.get(keyword, 4) != 1:
+            message = f"{wrapper.name} would skip frames again: {env.id} already skips {inside}."
+            hint = f"Write {{{wrapper.name}: {{{keyword}: 1}}}}, or env.kwargs: {{frameskip: 1}}."
             problems.append(source.problem(("env", "wrappers", index), message, hint))
     return problems
 
@@ -257,18 +297,30 @@ def _device(source: Source, config: Config) -> list[Problem]:
     return []
 
 
-def _files(source: Source, config: Config) -> list[Problem]:
-    if config.init_from is not None and not Path(config.init_from).exists():
-        return [
-            source.problem(
-                ("init_from",), f"there is nothing at {config.init_from}.", "Name a run directory or an SB3 zip."
-            )
+def _with_parent(source: Source, config: Config, run_dir: Path) -> tuple[Config, list[Problem]]:
+    """The config with ``init_from``, a path or the name of a run, as an absolute path."""
+    if config.init_from is None:
+        return config, []
+    path = Path(config.init_from)
+    try:
+        path = path if path.is_file() else find_run(config.init_from, run_dir).path
+        read_parent(path)
+    except RlrunError as error:
+        return config.model_copy(update={"init_from": None}), [
+            source.problem(("init_from",), error.message, error.hint or "Name a run or an SB3 zip.")
         ]
-    return []
+    return config.model_copy(update={"init_from": os.path.abspath(path)}), []
+
+
+def _patience(source: Source, config: Config) -> list[Problem]:
+    if config.early_stop is None or config.early_stop.patience is None or config.evaluation.episodes:
+        return []
+    message = "patience counts evaluations, and evaluation.episodes is 0."
+    return [source.problem(("early_stop", "patience"), message, "Leave one of the two out.")]
 
 
 def _spacing(source: Source, config: Config, facts: EnvFacts) -> list[Problem]:
-    """Warn when checkpoints, which restart the envs, come too often for the episodes."""
+    """Warn when checkpoints, which restart the envs, were asked for too often for the episodes."""
     every, steps = config.checkpoint.every or 0, facts.max_episode_steps
     if not every or steps is None or every >= config.total_timesteps:
         return []
@@ -290,14 +342,15 @@ def _with_policy(config: Config, algorithm: Algorithm, facts: EnvFacts) -> Confi
     return config.model_copy(update={"hyperparameters": {"policy": policy, **config.hyperparameters}})
 
 
-def _resolved(config: Config, algorithm: Algorithm) -> tuple[Config, list[str]]:
+def _resolved(config: Config, algorithm: Algorithm, facts: EnvFacts | None = None) -> tuple[Config, list[str]]:
     """Fill in every null whose value follows from the rest, and say what was chosen for a reason."""
     budget = config.total_timesteps
-    small = not algorithm.is_off_policy and "Cnn" not in str(config.hyperparameters.get("policy", ""))
-    device, why = _choose_device(config, small)
+    images = _sees_images(config, facts)
+    device, why = _choose_device(config, small=not algorithm.is_off_policy and not images)
+    many = images or int(config.hyperparameters.get("batch_size") or 0) >= _LARGE_BATCH
     changes: dict[str, Any] = {
         "device": device,
-        "threads": config.threads or (1 if small else min(8, usable_cores())),
+        "threads": config.threads or (_MANY_THREADS if many else 1),
         "log_every": max(1, budget // 200) if config.log_every is None else config.log_every,
     }
     if config.normalize is not None and config.normalize.gamma is None:
@@ -312,9 +365,14 @@ def _resolved(config: Config, algorithm: Algorithm) -> tuple[Config, list[str]]:
     )
     if checkpoint.every is None:
         changes["checkpoint"] = checkpoint.model_copy(update={"every": max(1, budget // 5)})
-    if config.init_from is not None:
-        changes["init_from"] = os.path.abspath(config.init_from)
     return config.model_copy(update=changes), [why, f"seed {config.seed}"]
+
+
+def _sees_images(config: Config, facts: EnvFacts | None) -> bool:
+    if facts is None:
+        return "Cnn" in str(config.hyperparameters.get("policy", ""))
+    space = facts.observation_space
+    return any(is_image_space(leaf) for leaf in (space.spaces.values() if isinstance(space, spaces.Dict) else (space,)))
 
 
 def _gamma(config: Config, algorithm: Algorithm) -> float:

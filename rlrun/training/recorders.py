@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.logger import KVWriter
+from stable_baselines3.common.logger import KVWriter, Logger
 
 from rlrun.evaluation.statistics import Evaluation
 from rlrun.runs.files import os_errors_in_words, write_whole
@@ -129,3 +129,18 @@ class MetricsWriter(KVWriter):
 
     def close(self) -> None:
         """The file is closed with the run's other files."""
+
+
+def pending_values(logger: Logger) -> dict[str, list[float]]:
+    """What was logged since the last row: the value and how many numbers it is the mean of, by name."""
+    return {
+        name: [float(value), logger.name_to_count[name]]
+        for name, value in logger.name_to_value.items()
+        if isinstance(value, int | float | np.number)
+    }
+
+
+def set_pending_values(logger: Logger, values: Mapping[str, Sequence[float]]) -> None:
+    """Let a logger go on with what was logged before a checkpoint."""
+    for name, (value, count) in values.items():
+        logger.name_to_value[name], logger.name_to_count[name] = value, int(count)

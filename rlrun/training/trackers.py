@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.logger import KVWriter, TensorBoardOutputFormat
+from torch.utils.tensorboard.writer import SummaryWriter
 
+from rlrun.config.classes import load_plug_in
 from rlrun.config.loading import Source
 from rlrun.config.schema import Config
-from rlrun.errors import Problem, UsageError, did_you_mean
+from rlrun.errors import Problem, UsageError, did_you_mean, install_hint
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,15 @@ class TrackedRun:
 
     :ivar folder: the run directory
     :ivar config: the resolved config as plain values
+    :ivar id: never that of another run; by it a resumed run is found again
+    :ivar resumed_at: timesteps after which this session repeats or goes on; None at a run's start
     """
 
     folder: Path
     name: str
     config: Mapping[str, Any]
+    id: str
+    resumed_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,8 @@ class _Wandb(KVWriter):
     def __init__(self, run: TrackedRun, kwargs: dict[str, Any]) -> None:
         import wandb
 
-        settings = {"project": "rlrun", "name": run.name, "dir": str(run.folder), "config": dict(run.config), **kwargs}
+        settings = {"project": "rlrun", "name": run.name, "dir": str(run.folder), "config": dict(run.config)}
+        settings |= {"id": run.id, "resume": "allow", **kwargs}
         self._run: Any = wandb.init(**settings)
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
@@ -67,6 +74,9 @@ class _Wandb(KVWriter):
 
     def close(self) -> None:
         self._run.finish()
+
+
+_TAG = "rlrun.id"
 
 
 class _Mlflow(KVWriter):
@@ -80,7 +90,12 @@ class _Mlflow(KVWriter):
         if "tracking_uri" in settings:
             mlflow.set_tracking_uri(settings.pop("tracking_uri"))
         mlflow.set_experiment(settings.pop("experiment", "rlrun"))
+        known = mlflow.search_runs(filter_string=f"tags.`{_TAG}` = '{run.id}'", output_format="list")
+        if known:
+            mlflow.start_run(run_id=known[0].info.run_id)
+            return
         mlflow.start_run(**{"run_name": run.name, **settings})
+        mlflow.set_tag(_TAG, run.id)
         mlflow.log_params({key: str(value)[:500] for key, value in _flat(run.config).items()})
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
@@ -97,7 +112,8 @@ class _Trackio(KVWriter):
         import trackio
 
         self._trackio: Any = trackio
-        trackio.init(**{"project": "rlrun", "name": run.name, "config": dict(run.config), **kwargs})
+        settings = {"project": "rlrun", "name": run.name, "config": dict(run.config), "resume": "allow"}
+        trackio.init(**{**settings, **kwargs})
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         self._trackio.log(_scalars(key_values, key_excluded, "trackio"), step=step)
@@ -117,7 +133,13 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _tensorboard(run: TrackedRun, kwargs: dict[str, Any]) -> KVWriter:
-    return TensorBoardOutputFormat(str(run.folder / "tensorboard"))
+    folder = str(run.folder / "tensorboard")
+    output = TensorBoardOutputFormat(folder)
+    if run.resumed_at is not None:
+        output.writer.close()
+        # TensorBoard then leaves out what an earlier session wrote after this moment.
+        output.writer = SummaryWriter(folder, purge_step=run.resumed_at + 1)
+    return output
 
 
 _TABLE = {
@@ -128,26 +150,38 @@ _TABLE = {
 }
 
 
-def trackers() -> dict[str, Tracker]:
-    """The table and the trackers of plug-ins (entry points ``rlrun.trackers``, each a Tracker)."""
-    return {**{point.name: point.load() for point in entry_points(group="rlrun.trackers")}, **_TABLE}
+def tracker_names() -> list[str]:
+    """Names of the table's trackers and of plug-ins' (entry points ``rlrun.trackers``, each a Tracker)."""
+    return [*_TABLE, *entry_points(group="rlrun.trackers").names]
+
+
+def _tracker(name: str) -> Tracker:
+    if name in _TABLE:
+        return _TABLE[name]
+    (point, *_) = entry_points(group="rlrun.trackers", name=name)
+    return load_plug_in(point)
 
 
 def check_trackers(source: Source, config: Config) -> list[Problem]:
     """Unknown trackers, and those whose package is not installed."""
-    known = trackers()
+    known = tracker_names()
     problems = []
     for index, tracker in enumerate(config.trackers):
         path = ("trackers", index)
         if tracker.name not in known:
             hint = did_you_mean(tracker.name, known) or f"Known: {', '.join(known)}."
             problems.append(source.problem(path, f'there is no tracker "{tracker.name}".', hint))
-        elif tracker.name == "tensorboard" and tracker.kwargs:
+            continue
+        if tracker.name == "tensorboard" and tracker.kwargs:
             problems.append(source.problem(path, "tensorboard takes no keyword arguments.", "Leave them out."))
-        elif importlib.util.find_spec(known[tracker.name].module) is None:
-            extra = known[tracker.name].extra
+        try:
+            row = _tracker(tracker.name)
+        except UsageError as error:
+            problems.append(source.problem(path, error.message, error.hint))
+            continue
+        if importlib.util.find_spec(row.module.partition(".")[0]) is None:
             message = f"the package of the tracker {tracker.name} is not installed."
-            problem = source.problem(path, message, f"Install it: pip install 'rlrun[{extra}]'")
+            problem = source.problem(path, message, install_hint(row.extra))
             problems.append(replace(problem, is_missing_package=True))
     return problems
 
@@ -157,11 +191,10 @@ def open_trackers(config: Config, run: TrackedRun) -> list[KVWriter]:
 
     :raises UsageError: with the tracker's own words when it cannot start
     """
-    known = trackers()
     writers = []
     for tracker in config.trackers:
         try:
-            writers.append(known[tracker.name].open(run, dict(tracker.kwargs)))
+            writers.append(_tracker(tracker.name).open(run, dict(tracker.kwargs)))
         except UsageError:
             raise
         except Exception as error:  # trackers raise errors of their own many kinds

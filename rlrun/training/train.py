@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
-import socket
-import time
+import secrets
+import shlex
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -23,18 +21,20 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from rlrun.algorithms.build import build_model
 from rlrun.config.classes import load_class
 from rlrun.config.schema import Config
-from rlrun.envs.normalization import set_statistics
-from rlrun.envs.recipe import EnvRecipe, RestartableVecEnv, find_normalizer
+from rlrun.envs.recipe import EnvRecipe, RestartableVecEnv
 from rlrun.errors import Interrupted, RlrunError, UsageError
-from rlrun.runs.checkpoint import Checkpoint, newest_resumable, remove_leftovers
+from rlrun.runs.checkpoint import Checkpoint
 from rlrun.runs.directory import RunDirectory
 from rlrun.runs.files import sha256
 from rlrun.runs.learner import read_tensors, set_learner_state, set_tensors
-from rlrun.runs.load import checkpoint_of, load_parent_statistics
+from rlrun.runs.load import read_parent, start_from
+from rlrun.runs.lock import RunLock, locked
 from rlrun.runs.provenance import command_line, git_state, hardware, versions
 from rlrun.runs.replay import load_replay_buffer
-from rlrun.training.boundary import Boundary, seed_learner
-from rlrun.training.interruption import Signals, StopRequested
+from rlrun.runs.space import require_space
+from rlrun.training.boundary import BUDGET, Boundary, seed_learner
+from rlrun.training.continuing import Wishes, prepare
+from rlrun.training.interruption import StopRequested, Stops, TrainingEnded
 from rlrun.training.plan import Plan
 from rlrun.training.progress import Reporter
 from rlrun.training.recorders import MetricsWriter, RunFiles
@@ -52,10 +52,11 @@ class _Session:
     callbacks: list[BaseCallback]
 
 
-def start(plan: Plan, root: Path, name: str | None, reporter: Reporter) -> RunDirectory:
+def start(plan: Plan, root: Path, name: str | None, reporter: Reporter, began: float) -> RunDirectory:
     """Train from the beginning.
 
     :param root: where run directories are made
+    :param began: the moment of ``time.monotonic`` that the config's ``max_time`` counts from
     :return: the run, finished
     :raises UsageError: before anything was created
     :raises RlrunError: when training failed; the run directory stays
@@ -63,56 +64,34 @@ def start(plan: Plan, root: Path, name: str | None, reporter: Reporter) -> RunDi
     """
     with _session(plan.config, plan.recipe) as session:
         parent = _initialise(session, plan.config)
-        run = RunDirectory.create(root, plan.config, name)
-        _describe(run, plan, parent)
-        for warning in plan.warnings:
-            reporter.said(f"Warning: {warning}")
-        _train(session, run, reporter, plan.notes, None)
+        require_space(root, session.model, plan.config)
+        run = RunDirectory.create(root, plan.config, name, _description(plan, parent))
+        with locked(run.path) as lock:
+            for warning in plan.warnings:
+                reporter.said(f"warning: {warning}")
+            _train(session, run, reporter, lock, plan.notes, None, began)
     return run
 
 
-def resume(run: RunDirectory, reporter: Reporter, max_time: float | None = None) -> RunDirectory:
+def resume(run: RunDirectory, reporter: Reporter, wishes: Wishes, began: float) -> RunDirectory:
     """Go on from a run's newest whole checkpoint to its budget.
 
-    :param max_time: seconds after which to stop cleanly this time
+    :param began: the moment of ``time.monotonic`` that ``max_time`` counts from
     :return: the run, finished; at once if it was already
     """
-    config, manifest = run.config(), run.manifest()
-    if manifest.get("status") == "finished":
+    if run.manifest().get("status") == "finished" and not wishes.extend(run):
         reporter.said(f"The run {run.name} is finished; there is nothing to resume.")
         return run
-    _refuse_second_process(run, manifest)
-    config = config.model_copy(update={"max_time": max_time})
-    checkpoint, passed_over = newest_resumable(run)
-    for sentence in passed_over:
-        reporter.said(f"Warning: {sentence} An older one is used.")
-    if checkpoint is None and passed_over:
-        raise RlrunError(f"The run {run.name} has no whole checkpoint. {' '.join(passed_over)}", "Train it anew.")
-    remove_leftovers(run)
-    recipe = EnvRecipe.from_config(config, manifest.get("import_paths", ()))
-    with _session(config, recipe) as session:
-        if checkpoint is None:
-            _initialise(session, config)
-            reporter.said(f"The run {run.name} has no checkpoint yet, so it starts from the beginning.")
-        else:
-            _restore(session, checkpoint)
-        _train(session, run, reporter, (), checkpoint)
+    with locked(run.path, wishes.steal) as lock:
+        config, checkpoint = prepare(run, wishes, reporter.said)
+        recipe = EnvRecipe.from_config(config, run.manifest().get("import_paths", ()))
+        with _session(config, recipe) as session:
+            if checkpoint is None:
+                _initialise(session, config)
+            else:
+                _restore(session, checkpoint)
+            _train(session, run, reporter, lock, (), checkpoint, began)
     return run
-
-
-def _refuse_second_process(run: RunDirectory, manifest: Mapping[str, Any]) -> None:
-    """Raise UsageError when the process that trains this run is alive on this machine."""
-    process = manifest.get("process")
-    if not process or process["host"] != socket.gethostname():
-        return
-    with contextlib.suppress(psutil.Error):
-        if psutil.Process(process["pid"]).create_time() == process["started"]:
-            message = f"The run {run.name} is being trained by process {process['pid']} on {process['host']}."
-            raise UsageError(message, "Wait for it, or stop it with Ctrl-C (or kill) and resume then.")
-
-
-def _this_process() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
 
 
 @contextlib.contextmanager
@@ -145,13 +124,9 @@ def _initialise(session: _Session, config: Config) -> dict[str, Any] | None:
     """
     if config.init_from is None:
         return None
-    path, label = checkpoint_of(Path(config.init_from))
-    set_tensors(session.model, read_tensors(path, session.model.device), only_policy=True)
-    normalizer = find_normalizer(session.model.env) if session.model.env is not None else None
-    statistics = load_parent_statistics(path)
-    if normalizer is not None and statistics is not None:
-        set_statistics(normalizer, statistics)
-    return {"path": label, "sha256": sha256(path)}
+    parent = read_parent(Path(config.init_from))
+    start_from(session.model, parent)
+    return {"path": parent.label, "sha256": sha256(parent.model_path)}
 
 
 def _restore(session: _Session, checkpoint: Checkpoint) -> None:
@@ -167,60 +142,59 @@ def _train(
     session: _Session,
     run: RunDirectory,
     reporter: Reporter,
+    lock: RunLock,
     notes: tuple[str, ...],
     checkpoint: Checkpoint | None,
+    began: float,
 ) -> None:
     config, model = session.config, session.model
     done_before = checkpoint.timesteps if checkpoint else 0
     files = RunFiles(run.path, keep_until=done_before)
-    writers = _open_writers(config, run, files)
-    model.set_logger(Logger(str(run.path), writers))
-    signals, began = Signals(), time.monotonic()
-    boundary = Boundary(config, run, session.recipe, session.envs, files, reporter, signals, checkpoint)
-    seconds_before = float(run.manifest().get("seconds") or 0.0) if checkpoint else 0.0
+    model.set_logger(Logger(str(run.path), _open_writers(config, run, files, checkpoint)))
+    stops = Stops(config.max_time, began, lock)
+    boundary = Boundary(config, run, session.recipe, session.envs, files, reporter, stops, began, checkpoint)
 
     def finish(status: str, **more: Any) -> None:
-        seconds = seconds_before + time.monotonic() - began
         run.update_manifest(
-            {"status": status, "timesteps": model.num_timesteps, "seconds": round(seconds, 3), "process": None, **more}
+            {"status": status, "timesteps": model.num_timesteps, "seconds": boundary.seconds, "process": None, **more}
         )
 
-    run.update_manifest({"status": "running", "process": _this_process()})
+    run.update_manifest({"status": "running"})
     reporter.started(run.path, config.total_timesteps, done_before, notes)
-    with signals.handled():
+    stop: StopRequested | None = None
+    with stops.handled():
         try:
-            stop = _learn(model, boundary, session.callbacks, config.total_timesteps - done_before, checkpoint is None)
-            if stop is None or stop.reason == "early_stop":
-                ended = stop
-                stop = _end(boundary)
-            else:
-                ended = None
-            if stop is None:
-                stop = ended
-                finish("finished", ended_by=stop.detail if stop else "budget")
-            else:
-                boundary.save(scheduled=False)
-                finish("interrupted" if stop.reason == "interrupted" else "paused", stopped_by=stop.reason)
+            if not boundary.is_over:
+                budget = 0 if boundary.ended_by else max(0, config.total_timesteps - done_before)
+                _learn(model, boundary, session.callbacks, budget, checkpoint is None)
+            finish("finished", ended_by=boundary.ended_by)
+        except StopRequested as request:
+            stop = request
+            boundary.save(scheduled=False)
+            finish("interrupted" if stop.reason == "interrupted" else "paused", stopped_by=stop.reason)
         except (Exception, KeyboardInterrupt) as error:
-            finish("failed", error="".join(traceback.format_exception_only(error)).strip())
+            if lock.lost_to is None:  # else the run is no longer this process's to describe
+                finish("failed", error="".join(traceback.format_exception_only(error)).strip())
             raise _in_words(error, run) from error
         finally:
             reporter.stopped()
             model.logger.close()
             files.close()
-    if stop is not None and stop.reason == "interrupted":
+    again = f"rlrun resume {shlex.quote(str(run.path))}"
+    if stop is None:
+        if boundary.ended_by != BUDGET:
+            reporter.said(f"Stopped: {boundary.ended_by}.")
+    elif stop.reason == "interrupted":
         message = f"Interrupted at {model.num_timesteps:,} timesteps; the state is saved in {run.path}."
-        raise Interrupted(message, f"Go on with: rlrun resume {run.path}", signals.exit_code)
-    if stop is not None:
-        reason = (
-            stop.detail
-            or f"max_time is used up at {model.num_timesteps:,} timesteps; go on with: rlrun resume {run.path}"
-        )
-        reporter.said(f"Stopped: {reason}.")
+        raise Interrupted(message, f"Go on with: {again}", stops.exit_code)
+    else:
+        reporter.said(f"Stopped: max_time is used up at {model.num_timesteps:,} timesteps; go on with: {again}")
 
 
-def _open_writers(config: Config, run: RunDirectory, files: RunFiles) -> list[KVWriter]:
-    tracked = TrackedRun(run.path, run.name, config.model_dump(by_alias=True, mode="json"))
+def _open_writers(config: Config, run: RunDirectory, files: RunFiles, checkpoint: Checkpoint | None) -> list[KVWriter]:
+    values = config.model_dump(by_alias=True, mode="json")
+    run_id = str(run.manifest().get("id", run.name))
+    tracked = TrackedRun(run.path, run.name, values, run_id, checkpoint.timesteps if checkpoint else None)
     try:
         return [MetricsWriter(files.metrics), *open_trackers(config, tracked)]
     except UsageError as error:
@@ -231,8 +205,9 @@ def _open_writers(config: Config, run: RunDirectory, files: RunFiles) -> list[KV
 
 def _learn(
     model: BaseAlgorithm, boundary: Boundary, callbacks: list[BaseCallback], timesteps: int, from_start: bool
-) -> StopRequested | None:
-    """Run SB3's ``learn``; what ended it before the budget, or None."""
+) -> None:
+    """Run SB3's ``learn`` and the last boundary."""
+    ended_by = boundary.ended_by or BUDGET
     try:
         # log_interval=None: rows are written at boundaries, counted in timesteps.
         model.learn(
@@ -241,20 +216,11 @@ def _learn(
             log_interval=None,  # type: ignore[arg-type]
             reset_num_timesteps=from_start,
         )
-    except StopRequested as stop:
-        return stop
+    except TrainingEnded:
+        return
     if model.num_timesteps < model._total_timesteps:
-        return StopRequested("early_stop", "a callback ended training")
-    return None
-
-
-def _end(boundary: Boundary) -> StopRequested | None:
-    """Last evaluation and final checkpoint; what interrupted them, or None."""
-    try:
-        boundary.visit(at_end=True)
-    except StopRequested as stop:
-        return stop
-    return None
+        ended_by = "a callback ended training"
+    boundary.end(ended_by)
 
 
 def _in_words(error: BaseException, run: RunDirectory) -> RlrunError:
@@ -272,25 +238,25 @@ def _in_words(error: BaseException, run: RunDirectory) -> RlrunError:
     return RlrunError(f"Training failed: {type(error).__name__}: {reason}", hint)
 
 
-def _describe(run: RunDirectory, plan: Plan, parent: dict[str, Any] | None) -> None:
+def _description(plan: Plan, parent: dict[str, Any] | None) -> dict[str, Any]:
+    """What the manifest says of a run at its start."""
     now = datetime.datetime.now(datetime.timezone.utc)
-    run.update_manifest(
-        {
-            "status": "created",
-            "created": now.isoformat(timespec="seconds"),
-            "created_unix": now.timestamp(),
-            "algo": plan.config.algo,
-            "env": plan.config.env.id,
-            "seed": plan.config.seed,
-            "timesteps": 0,
-            "seconds": 0.0,
-            "command": command_line(),
-            "config_file": str(plan.source.path.resolve()) if plan.source.path else None,
-            "import_paths": list(plan.import_paths),
-            "parent": parent,
-            "notes": list(plan.notes),
-            "versions": versions(),
-            "hardware": hardware(),
-            "git": git_state(Path.cwd()),
-        }
-    )
+    return {
+        "id": secrets.token_hex(8),
+        "status": "created",
+        "created": now.isoformat(timespec="seconds"),
+        "created_unix": now.timestamp(),
+        "algo": plan.config.algo,
+        "env": plan.config.env.id,
+        "seed": plan.config.seed,
+        "timesteps": 0,
+        "seconds": 0.0,
+        "command": command_line(),
+        "config_file": str(plan.source.path.resolve()) if plan.source.path else None,
+        "import_paths": list(plan.import_paths),
+        "parent": parent,
+        "notes": list(plan.notes),
+        "versions": versions(),
+        "hardware": hardware(),
+        "git": git_state(Path.cwd()),
+    }

@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from stable_baselines3 import PPO
 import torch
 
 from rlrun.config.loading import Override, read_source
@@ -141,9 +142,61 @@ def test_the_env_decides_how_it_is_usually_evaluated(env: str, deterministic: bo
     assert plan_of(False, env={"id": env}).config.evaluation.deterministic is deterministic
 
 
-def test_a_relative_parent_becomes_absolute_because_runs_move(folder: Path) -> None:
-    Path("parent.zip").touch()
+def test_a_parent_by_its_relative_path_becomes_absolute_because_runs_move(folder: Path) -> None:
+    PPO("MlpPolicy", "CartPole-v1").save("parent.zip")
     assert plan_of(init_from="parent.zip").config.init_from == str(folder / "parent.zip")
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "message"),
+    [
+        (b"junk", {}, "is not a whole SB3 model"),
+        (None, {"hyperparameters": {"policy_kwargs": {"net_arch": [8]}}}, "do not fit this config"),
+        (None, {"normalize": True}, "only one side normalizes"),
+        (None, {"algo": "dqn"}, "do not fit this config"),
+    ],
+)
+def test_a_parent_that_does_not_fit_is_found_before_training(
+    content: bytes | None, changes: dict[str, Any], message: str, folder: Path
+) -> None:
+    PPO("MlpPolicy", "CartPole-v1").save("parent.zip") if content is None else Path("parent.zip").write_bytes(content)
+    problem = problem_of(init_from="parent.zip", **changes)
+    assert problem.path == "init_from"
+    assert message in problem.message
+
+
+def test_unknown_keys_of_observations_to_normalize_are_named() -> None:
+    problem = problem_of(
+        algo="a2c", env={"id": "FrozenLake-v1"}, normalize={"norm_obs_keys": ["observatoin"]}, hyperparameters={}
+    )
+    assert "have no keys" in problem.message
+
+
+@pytest.mark.parametrize("wrapper", ["AtariWrapper", "MaxAndSkipEnv", "MaxAndSkipObservation"])
+def test_skipping_frames_twice_is_refused(wrapper: str) -> None:
+    problem = problem_of(env={"id": "ALE/Pong-v5", "wrappers": [wrapper]}, algo="a2c", hyperparameters={})
+    assert problem.path == "env.wrappers.0"
+    assert "skip frames again" in problem.message
+
+
+def test_patience_without_evaluations_is_refused() -> None:
+    problem = problem_of(early_stop={"patience": 2}, evaluation={"episodes": 0})
+    assert problem.path == "early_stop.patience"
+
+
+@pytest.mark.parametrize(
+    ("changes", "threads"),
+    [
+        ({}, 1),
+        ({"algo": "dqn", "hyperparameters": {}}, 1),
+        ({"hyperparameters": {"n_steps": 1024, "batch_size": 1024}}, 4),
+        ({"threads": 3}, 3),
+    ],
+)
+def test_the_number_of_threads_follows_from_the_config_and_not_from_the_machine(
+    changes: dict[str, Any], threads: int
+) -> None:
+    assert plan_of(**changes).config.threads == threads
 
 
 def test_a_resolved_config_resolves_to_itself() -> None:
@@ -219,7 +272,7 @@ def test_an_env_that_its_module_registers_is_found_through_imports(own: str) -> 
         (
             {"id": "CartPole-v1", "wrappers": [{"TimeLimit": {"max_episode_steps": "many"}}]},
             "env.wrappers.0",
-            "TimeLimit could not be built: Expect",
+            "TimeLimit's max_episode_steps must be a whole number, not 'many'.",
         ),
         ({"id": "CartPole-v1", "wrappers": ["TimeLimit"]}, "env.wrappers.0", "TimeLimit could not be built: "),
         (
@@ -228,7 +281,11 @@ def test_an_env_that_its_module_registers_is_found_through_imports(own: str) -> 
             'the module "no_such_module" was not found.',
         ),
         ({"id": "CartPole-v1", "imports": [""]}, "env.imports.0", 'importing "" failed'),
-        ({"id": "CartPole-v1", "kwargs": {"gravity": 3}}, "env.kwargs", 'CartPole-v1 has no keyword "gravity".'),
+        (
+            {"id": "CartPole-v1", "kwargs": {"gravity": 3}},
+            "env.kwargs.gravity",
+            'CartPole-v1 has no keyword "gravity".',
+        ),
         ({"id": "no_such_module:Env"}, "env.id", 'the module "no_such_module" was not found.'),
         ({"id": "math:Env"}, "env.id", 'the module "math" has no "Env".'),
         ({"id": "math:Env-v0"}, "env.id", 'there is no env "Env-v0".'),
@@ -238,6 +295,19 @@ def test_an_env_that_cannot_be_built_is_told_at_the_key_to_blame(env: Any, path:
     problem = problem_of(env=env)
     assert problem.path == path
     assert message in problem.message
+
+
+def test_a_keyword_that_an_env_does_not_take_is_told_at_its_flag_with_those_it_takes(folder: Path, own: str) -> None:
+    Path("c.yaml").write_text(f"algo: ppo\nenv: {{id: '{own}:Corridor', kwargs: {{}}}}\ntotal_timesteps: 1000\n")
+
+    def said(pair: str) -> str:
+        with pytest.raises(ConfigError) as raised:
+            make_plan(read_source(Path("c.yaml"), [Override.parse(pair)]))
+        return str(raised.value)
+
+    begin = f"--set env.kwargs.lenght=3: env.kwargs.lenght: {own}:Corridor has no keyword"
+    assert said("env.kwargs.lenght=3") == f'{begin} "lenght". Did you mean "length"?'
+    assert said("env.kwargs.wind=3").endswith('has no keyword "wind". It takes: length.')
 
 
 def test_an_env_that_raises_is_the_users_to_mend(own: str) -> None:
@@ -257,13 +327,13 @@ def test_a_features_extractor_that_raises_is_told_before_training(own: str) -> N
     [
         (
             {"normalize": {"norm_obs_keys": ["x"]}},
-            "normalize",
-            "`norm_obs_keys` param is applicable only with `gym.spaces.Dict`",
+            "normalize.norm_obs_keys",
+            "the observations have no keys",
         ),
         ({"callbacks": [{"class": "os:system"}]}, "callbacks.0", '"os:system" is not a subclass of BaseCallback.'),
         ({"trackers": ["tensorbord"]}, "trackers.0", 'there is no tracker "tensorbord".'),
         ({"trackers": [{"tensorboard": {"x": 1}}]}, "trackers.0", "tensorboard takes no keyword arguments."),
-        ({"init_from": "nothere"}, "init_from", "there is nothing at nothere."),
+        ({"init_from": "nothere"}, "init_from", 'There is no run "nothere" in runs.'),
         ({"algo": "maskable_ppo"}, "algo", "maskable_ppo needs an env that says which actions are allowed."),
         ({"hyperparameters": {"use_sde": True}}, "hyperparameters", "PPO refuses this config: "),
         ({"learning_rate": 1e-3}, "learning_rate", 'there is no key "learning_rate".'),
@@ -329,6 +399,18 @@ def test_an_error_causes_no_second_one_of_its_own() -> None:
     assert [problem.path for problem in problems_of(algo="pp0")] == ["algo"]
 
 
+def test_the_keywords_of_a_misspelt_algorithm_are_checked_against_the_one_that_was_meant() -> None:
+    found = problems_of(algo="pp0", env={"id": "Pendulum-v1"}, hyperparameters={"n_step": 1, "gamma": 3}, n_epochs=2)
+    assert {problem.path: problem.hint for problem in found} == {
+        "algo": 'Did you mean "ppo"?',
+        "hyperparameters.n_step": 'Did you mean "n_steps"?',
+        "hyperparameters.gamma": "",
+        "n_epochs": 'Did you mean "hyperparameters.n_epochs"?',
+    }
+    assert [problem.path for problem in problems_of(algo="dqm", env={"id": "Pendulum-v1"})] == ["algo"]
+    assert [problem.path for problem in problems_of(algo="zzz", hyperparameters={"n_step": 1})] == ["algo"]
+
+
 def test_warnings_alone_let_a_config_pass() -> None:
     plan = plan_of(hyperparameters={"n_steps": 100}, checkpoint={"every": 500})
     assert [warning.path for warning in plan.warnings] == ["hyperparameters.batch_size", "checkpoint.every"]
@@ -341,6 +423,14 @@ def test_warnings_alone_let_a_config_pass() -> None:
 def test_checkpoints_closer_than_three_episodes_are_warned_of(every: int, n_envs: int, warned: bool) -> None:
     plan = plan_of(env={"id": "CartPole-v1", "n_envs": n_envs}, checkpoint={"every": every})
     assert bool(plan.warnings) == warned
+
+
+@pytest.mark.parametrize("checkpoint", [None, {}, {"every": None}, {"keep": 1}])
+def test_the_default_spacing_of_checkpoints_is_not_warned_of(checkpoint: Any) -> None:
+    written = {} if checkpoint is None else {"checkpoint": checkpoint}
+    plan = plan_of(env={"id": "CartPole-v1", "n_envs": 8}, **written)
+    assert plan.config.checkpoint.every == 4000
+    assert plan.warnings == ()
 
 
 def test_the_origin_of_every_value_is_told(folder: Path) -> None:

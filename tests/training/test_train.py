@@ -99,21 +99,6 @@ def test_a_named_run_is_started_continued_and_left_alone_by_the_same_line(capsys
     assert json.loads(capsys.readouterr().out)["final"]["returns"] == first["final"]["returns"]
 
 
-def test_a_run_that_is_being_trained_is_not_resumed():
-    import os
-    import socket
-
-    import psutil
-
-    run = train()
-    process = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-    run.directory.update_manifest({"status": "running", "process": process})
-    with pytest.raises(UsageError, match=f"process {os.getpid()}"):
-        run.resume(progress=False)
-    run.directory.update_manifest({"process": {**process, "started": 1.0}})
-    assert run.resume(progress=False).status == "finished"
-
-
 def test_a_new_run_starts_from_the_weights_and_statistics_of_another():
     parent = train(normalize=True)
     child = train(64, normalize=True, init_from=str(parent.path), hyperparameters__learning_rate=0.0)
@@ -240,7 +225,6 @@ def test_an_env_that_breaks_ends_the_run_with_one_sentence(
     assert "Traceback" not in shown
     run = rlrun.open_run(next((tmp_path / "runs").glob("*/*/x")))
     assert run.status == "failed"
-    assert run.manifest["process"] is None
 
 
 def test_metrics_have_a_row_at_each_log_point_with_sb3s_names():
@@ -265,6 +249,7 @@ FAKES = {
     "trackio": "LOG = []\ndef init(**settings): LOG.append(('init', settings))\n"
     "def log(values, step): LOG.append((step, values))\ndef finish(): LOG.append('end')\n",
     "mlflow": "LOG = []\ndef set_tracking_uri(uri): LOG.append(uri)\ndef set_experiment(name): LOG.append(name)\n"
+    "def search_runs(**_): return []\ndef set_tag(name, value): pass\n"
     "def start_run(**settings): LOG.append(('init', settings))\ndef log_params(values): LOG.append(values)\n"
     "def log_metrics(values, step): LOG.append((step, values))\ndef end_run(): LOG.append('end')\n",
 }
@@ -309,7 +294,7 @@ def test_pruning_keeps_what_can_be_evaluated_and_delete_removes_all(capsys: pyte
     run = train(640, checkpoint={"every": 64, "keep": 5})
     assert cli.run(["prune", str(run.path)]) == 0
     assert run.directory.checkpoint_steps() == [640]
-    assert run.evaluate(1).checkpoint == "final"
+    assert run.evaluate(1).checkpoint == "best"
     assert cli.run(["prune", str(run.path), "--delete", "--yes"]) == 0
     assert not run.path.exists()
     assert not Path("runs/CartPole-v1").exists()
@@ -318,7 +303,14 @@ def test_pruning_keeps_what_can_be_evaluated_and_delete_removes_all(capsys: pyte
 
 def test_a_run_shows_itself_in_a_notebook_and_in_the_shell(capsys: pytest.CaptureFixture[str]):
     run = train()
-    assert "<td>finished</td>" in run._repr_html_()
+    html = run._repr_html_()
+    assert "<th>status</th><td>finished" in html
+    assert f"<td>{run.directory.checkpoint_path(256) / 'model.zip'}</td>" in html
+    assert "final model" not in html, "nobody evaluated it yet"
+    results = run.end_results()
+    assert "<th>final model</th><td>" in run._repr_html_()
+    assert "over 2 episodes, 95 % interval" in run.description()["best model"]
+    assert repr(run.evaluate(2)).startswith(f"Result(mean_return={results['final']['mean_return']:.6g}, std_return=")
     assert "finished" in repr(run)
     assert cli.run(["runs", "--json"]) == 0
     assert [row["timesteps"] for row in json.loads(capsys.readouterr().out)] == [256]

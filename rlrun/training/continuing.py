@@ -1,0 +1,155 @@
+"""Before a run goes on: from which checkpoint, with what config, and what is no longer as it was."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rlrun.algorithms.schedules import is_schedule_form, parse_schedule
+from rlrun.config.classes import make_importable
+from rlrun.config.loading import Override, dotted, leaves, read_source
+from rlrun.config.schema import Config
+from rlrun.errors import RlrunError, UsageError
+from rlrun.runs.checkpoint import Checkpoint, forget_after, newest_resumable, remove_leftovers
+from rlrun.runs.directory import CONFIG, RunDirectory
+from rlrun.runs.files import to_yaml, write_whole
+from rlrun.runs.provenance import hardware, versions
+from rlrun.training.boundary import BUDGET
+from rlrun.training.plan import make_plan
+
+# What may change in the middle of a run; anything else would be another agent in another env.
+_CHANGEABLE = ("hyperparameters", "evaluation", "checkpoint", "early_stop", "trackers", "log_every", "env.vec")
+_ANY_TIME = ("threads", "device", "max_time")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a run is to go on, where that differs from its config.
+
+    :ivar total_timesteps: a new budget, what was trained before included
+    :ivar max_time: seconds after which to stop cleanly
+    :ivar exact: go back to the last scheduled checkpoint, if an interruption saved a newer one
+    :ivar steal: take the run from a process that holds it
+    :ivar overrides: changes of the config from here on
+    """
+
+    total_timesteps: int | None = None
+    max_time: float | None = None
+    exact: bool = False
+    steal: bool = False
+    overrides: tuple[Override, ...] = ()
+
+    def extend(self, run: RunDirectory) -> bool:
+        """Whether a finished run gets a larger budget.
+
+        :raises UsageError: when the new one is used up already
+        """
+        if self.total_timesteps is None:
+            return False
+        done = run.pointer("final") or run.manifest().get("timesteps") or 0
+        if self.total_timesteps < done:
+            message = f"The run {run.name} has {done:,} timesteps already, more than {self.total_timesteps:,}."
+            raise UsageError(message, "--timesteps takes the new total.")
+        return self.total_timesteps > done
+
+
+def prepare(run: RunDirectory, wishes: Wishes, say: Callable[[str], None]) -> tuple[Config, Checkpoint | None]:
+    """Make a run ready to go on; whatever is wrong is said before anything of it is changed.
+
+    :return: the config from here on, and the checkpoint to go on from; None: from the beginning
+    """
+    before = run.config()
+    checkpoint = _choose(run, wishes, say)
+    done = checkpoint.timesteps if checkpoint else 0
+    config = _changed(run, before, wishes, done)
+    if checkpoint is not None and checkpoint.state["session"]["ended_by"] and config.total_timesteps > done:
+        checkpoint = _reopened(run, checkpoint, config)
+    remove_leftovers(run)
+    forget_after(run, checkpoint)
+    changes = _differences(before, config)
+    if changes:
+        write_whole(run.path / CONFIG, to_yaml(config.model_dump(by_alias=True)))
+    _note(run, checkpoint, changes, say)
+    return config.model_copy(update={"max_time": wishes.max_time or config.max_time}), checkpoint
+
+
+def _choose(run: RunDirectory, wishes: Wishes, say: Callable[[str], None]) -> Checkpoint | None:
+    checkpoint, passed_over = newest_resumable(run, only_scheduled=wishes.exact)
+    for sentence in passed_over:
+        say(f"warning: {sentence} An older one is used.")
+    if checkpoint is None and passed_over:
+        raise RlrunError(f"The run {run.name} has no whole checkpoint. {' '.join(passed_over)}", "Train it anew.")
+    if checkpoint is None:
+        say(f"The run {run.name} has no checkpoint yet, so it starts from the beginning.")
+    elif wishes.exact:
+        newest = max(run.checkpoint_steps())
+        if newest > checkpoint.timesteps:
+            redone = newest - checkpoint.timesteps
+            say(f"Going back to {checkpoint.timesteps:,} timesteps; {redone:,} are trained again.")
+    return checkpoint
+
+
+def _changed(run: RunDirectory, config: Config, wishes: Wishes, done: int) -> Config:
+    """The run's config with what the user wants changed, checked in full."""
+    for override in wishes.overrides:
+        if not any(f"{override.key}.".startswith(f"{key}.") for key in (*_CHANGEABLE, *_ANY_TIME)):
+            message = f'"{override.key}" cannot be changed in the middle of a run.'
+            raise UsageError(message, f"What can: {', '.join((*_CHANGEABLE, *_ANY_TIME))}; for the budget --timesteps.")
+    if wishes.overrides:
+        make_importable(run.manifest().get("import_paths", ()))
+        # What the run started from may be gone by now, and is not needed any more.
+        given = [*wishes.overrides, Override("init_from", None, "")]
+        planned = make_plan(read_source(run.path / CONFIG, given)).config
+        config = planned.model_copy(update={"init_from": config.init_from})
+    total = wishes.total_timesteps
+    if total is None or total == config.total_timesteps:
+        return config
+    if total < done:
+        message = f"The run {run.name} has {done:,} timesteps already, more than {total:,}."
+        raise UsageError(message, "--timesteps takes the new total.")
+    horizon = config.schedule_timesteps or config.total_timesteps
+    _require_learning(config, horizon)
+    return config.model_copy(update={"total_timesteps": total, "schedule_timesteps": horizon})
+
+
+def _require_learning(config: Config, horizon: int) -> None:
+    rate = config.hyperparameters.get("learning_rate")
+    if rate is not None and is_schedule_form(rate) and parse_schedule(rate)(0.0) == 0:
+        message = f"The learning rate falls to 0 at {horizon:,} timesteps, so nothing would be learnt after that."
+        raise UsageError(message, "Give it a value for the rest: --set hyperparameters.learning_rate=1e-4")
+
+
+def _reopened(run: RunDirectory, checkpoint: Checkpoint, config: Config) -> Checkpoint:
+    """The final checkpoint of a run that goes on after all."""
+    session = checkpoint.state["session"]
+    if config.early_stop is not None and session["ended_by"] != BUDGET:
+        message = f"The run {run.name} ended because {session['ended_by']}."
+        raise UsageError(message, "To go on all the same: --set early_stop=null")
+    return replace(checkpoint, state={**checkpoint.state, "scheduled": False, "session": {**session, "ended_by": ""}})
+
+
+def _differences(before: Config, now: Config) -> dict[str, Any]:
+    old, new = (dict(leaves(config.model_dump(by_alias=True))) for config in (before, now))
+    return {dotted(path): new.get(path) for path in {**old, **new} if old.get(path) != new.get(path)}
+
+
+def _note(
+    run: RunDirectory, checkpoint: Checkpoint | None, changes: Mapping[str, Any], say: Callable[[str], None]
+) -> None:
+    """Write into the manifest from where the run goes on, and what is no longer as it was."""
+    manifest = run.manifest()
+    now = {**versions(), **{key: value for key, value in hardware().items() if key not in ("host", "memory")}}
+    then = {**manifest.get("versions", {}), **manifest.get("hardware", {})}
+    other = [f"{key} {then[key]}, now {value}" for key, value in now.items() if key in then and then[key] != value]
+    if other and checkpoint is not None:
+        say(f"warning: not what the run began with ({'; '.join(other)}): it may no longer end with the same bytes.")
+    entry = {
+        "at": checkpoint.timesteps if checkpoint else 0,
+        "when": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "scheduled": bool(checkpoint.state["scheduled"]) if checkpoint else True,
+        "differences": other,
+        "changes": dict(changes),
+    }
+    run.update_manifest({"resumed": [*manifest.get("resumed", ()), entry], "ended_by": None, "stopped_by": None})
