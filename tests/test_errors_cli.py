@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from rlrun.errors import install_hint
+
 PLAIN = """\
 algo: ppo
 env: {id: CartPole-v1}
@@ -180,8 +182,8 @@ REFUSED = {
     ),
     "an unknown keyword of the env": (
         PLAIN.replace("{id: CartPole-v1}", "{id: CartPole-v1, kwargs: {gravity: 3}}"),
-        'c.yaml:2: env.kwargs: CartPole-v1 has no keyword "gravity".',
-        "Look at `env.kwargs`",
+        'c.yaml:2: env.kwargs.gravity: CartPole-v1 has no keyword "gravity".',
+        "It takes: sutton_barto_reward, render_mode.",
     ),
     "an unknown tracker": (
         PLAIN + "trackers: [tensorbord]\n",
@@ -339,12 +341,12 @@ def test_a_file_that_cannot_be_opened_is_said_in_words(name: str, refused: Calla
 @pytest.mark.parametrize(
     ("env", "module", "extra"),
     [
-        ("PandaReach-v3", "panda_gym", "rlrun[panda]"),
-        ("AntBulletEnv-v0", "pybullet_envs_gymnasium", "rlrun[bullet]"),
-        ("Ant-v5", "mujoco", "rlrun[mujoco]"),
-        ("MiniGrid-Empty-5x5-v0", "minigrid", "rlrun[minigrid]"),
-        ("LunarLander-v3", "Box2D", "rlrun"),
-        ("ALE/Pong-v5", "ale_py", "rlrun"),
+        ("PandaReach-v3", "panda_gym", "panda"),
+        ("AntBulletEnv-v0", "pybullet_envs_gymnasium", "bullet"),
+        ("Ant-v5", "mujoco", "mujoco"),
+        ("MiniGrid-Empty-5x5-v0", "minigrid", "minigrid"),
+        ("LunarLander-v3", "Box2D", ""),
+        ("ALE/Pong-v5", "ale_py", ""),
     ],
 )
 def test_a_missing_env_package_is_named_with_what_installs_it(
@@ -353,7 +355,7 @@ def test_a_missing_env_package_is_named_with_what_installs_it(
     monkeypatch.setitem(sys.modules, module, None)
     said = refused(PLAIN.replace("CartPole-v1", env))
     assert f"c.yaml:2: env.id: {env} needs the module {module}, which cannot be imported" in said
-    assert said.endswith(f"Install it: pip install '{extra}'")
+    assert said.endswith(install_hint(extra))
 
 
 @pytest.mark.parametrize("tracker", ["wandb", "mlflow", "trackio"])
@@ -363,7 +365,8 @@ def test_a_missing_tracker_package_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, tracker, None)
     said = refused(PLAIN + f"trackers: [tensorboard, {{{tracker}: {{}}}}]\n")
     assert f"c.yaml:4: trackers.1: the package of the tracker {tracker} is not installed." in said
-    assert said.endswith(f"Install it: pip install 'rlrun[{tracker}]'")
+    in_a_clone = f"Install rlrun's extra \"{tracker}\": pip install '.[{tracker}]' in a clone,"
+    assert said.endswith(f"{in_a_clone} or pip install 'rlrun[{tracker}]'.")
 
 
 @pytest.mark.parametrize(
@@ -479,6 +482,20 @@ def test_a_command_that_cannot_be_done_says_why_and_what_to_do(
     said = refused(None, *rest, command=command)
     assert what in said
     assert way_out in said.partition(what)[2]
+
+
+def test_an_unknown_algorithm_hides_no_wrong_hyperparameter(refused: Callable[..., str]) -> None:
+    said = refused(with_keywords("{n_step: 5, learning_rate: cosnt_3e-4}", PLAIN.replace("ppo", "pp0")))
+    assert 'c.yaml:1: algo: there is no algorithm "pp0". Did you mean "ppo"?' in said
+    assert 'PPO has no keyword "n_step". Did you mean "n_steps"?' in said
+    assert "'cosnt_3e-4' is not a schedule" in said
+    assert said.endswith("3 problems; nothing was created.")
+
+
+def test_a_rollout_that_cannot_fit_is_refused_with_both_numbers(refused: Callable[..., str]) -> None:
+    said = refused(with_keywords("{n_steps: 1e12}"))
+    assert "c.yaml:4: hyperparameters.n_steps: a rollout of n_steps x n_envs = 1,000,000,000,000 timesteps" in said
+    assert "GiB is free. About " in said
 
 
 def test_check_says_the_same_as_train(refused: Callable[..., str]) -> None:

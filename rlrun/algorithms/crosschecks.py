@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -53,15 +54,16 @@ def cross_check(
 ) -> tuple[list[Finding], list[Finding]]:
     """Errors and warnings that only keywords and env together show."""
     values = _with_defaults(algorithm, hyperparameters)
+    memory = _memory(algorithm, values, facts)
     errors = [
         *check_spaces(algorithm, facts),
         *_policy_fits(algorithm, values, facts),
         *_net_arch(algorithm, values),
         *_episodic_training(values, facts),
         *_her(values, facts),
-        *_memory(algorithm, values, facts),
+        *memory,
     ]
-    minibatch_errors, warnings = _minibatches(values, facts)
+    minibatch_errors, warnings = ([], []) if memory else _minibatches(values, facts)
     return errors + minibatch_errors, warnings
 
 
@@ -204,30 +206,55 @@ def _minibatches(values: Mapping[str, Any], facts: EnvFacts) -> tuple[list[Findi
 
 
 def _nearest_divisor(number: int, near: int) -> int:
-    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: abs(d - near))
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return min(small + [number // d for d in reversed(small)], key=lambda d: abs(d - near))
 
 
 def _memory(algorithm: Algorithm, values: Mapping[str, Any], facts: EnvFacts) -> list[Finding]:
-    if not algorithm.is_off_policy or not isinstance(values.get("buffer_size"), int | float):
+    """What is kept of the env's steps must fit: a replay buffer, or a rollout."""
+    name = "buffer_size" if algorithm.is_off_policy else "n_steps"
+    if not isinstance(values.get(name), int | float):
         return []
-    needed = replay_buffer_bytes(int(values["buffer_size"]), values, facts)
+    size = int(values[name])
+    if algorithm.is_off_policy:
+        rows, needed = size, replay_buffer_bytes(size, values, facts)
+        what = f"a replay buffer of {rows:,} timesteps"
+    else:
+        rows = size * facts.n_envs
+        needed = rollout_bytes(rows, facts)
+        what = f"a rollout of n_steps x n_envs = {rows:,} timesteps"
     available = psutil.virtual_memory().available
     if needed <= available:
         return []
-    rows = int(values["buffer_size"])
-    message = f"a replay buffer of {rows:,} timesteps needs {_gib(needed)}, and {_gib(available)} is free."
-    fitting = int(rows * available * 0.8 / needed)
-    return [Finding(("hyperparameters", "buffer_size"), message, f"About {fitting:,} would fit.")]
+    message = f"{what} needs {_gib(needed)}, and {_gib(available)} is free."
+    return [Finding(("hyperparameters", name), message, f"About {int(size * available * 0.8 / needed):,} would fit.")]
+
+
+def _frames_kept_once(values: Mapping[str, Any]) -> list[Finding]:
+    if not values.get("optimize_memory_usage"):
+        return []
+    message = "optimize_memory_usage: true cannot express that a checkpoint cuts an episode short."
+    return [Finding(("hyperparameters", "optimize_memory_usage"), message, "Leave it out, or lower buffer_size.")]
 
 
 def replay_buffer_bytes(buffer_size: int, values: Mapping[str, Any], facts: EnvFacts) -> int:
-    """Bytes of SB3's replay buffer: observations (twice unless optimize_memory_usage), actions, and four scalars."""
+    """Bytes of SB3's replay buffer: observations (twice unless optimize_memory_usage), actions, and three scalars."""
+    observation, action = _step_bytes(facts)
+    copies = 1 if values.get("optimize_memory_usage") else 2
+    return buffer_size * (observation * copies + action + 12)
+
+
+def rollout_bytes(timesteps: int, facts: EnvFacts) -> int:
+    """Bytes of SB3's rollout buffer: observations, actions, and six scalars; those of its kin hold more."""
+    return timesteps * (sum(_step_bytes(facts)) + 24)
+
+
+def _step_bytes(facts: EnvFacts) -> tuple[int, int]:
+    """Bytes of one observation and of one action."""
     parts = facts.observation_space.spaces.values() if isinstance(facts.observation_space, spaces.Dict) else None
     leaves = list(parts) if parts is not None else [facts.observation_space]
     observation = sum(int(np.prod(space.shape or (1,))) * np.dtype(space.dtype).itemsize for space in leaves)
-    copies = 1 if values.get("optimize_memory_usage") else 2
-    action = int(np.prod(facts.action_space.shape or (1,))) * np.dtype(facts.action_space.dtype).itemsize
-    return buffer_size * (observation * copies + action + 12)
+    return observation, int(np.prod(facts.action_space.shape or (1,))) * np.dtype(facts.action_space.dtype).itemsize
 
 
 def _gib(number: float) -> str:

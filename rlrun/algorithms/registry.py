@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from rlrun.errors import UsageError, did_you_mean
+from rlrun.errors import UsageError, closest, did_you_mean
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -64,6 +64,19 @@ def algorithms() -> dict[str, Algorithm]:
     for point in entry_points(group="rlrun.algorithms"):
         table.setdefault(point.name, Algorithm(point.name, point.value, _ANY))
     return table
+
+
+def near_algorithm(name: str) -> Algorithm | None:
+    """The row that a misspelt name most likely means; None when none is close, or its class cannot be imported."""
+    known = algorithms()
+    near = closest(name, known)
+    if near is None:
+        return None
+    try:
+        known[near].load()
+    except (ImportError, AttributeError):
+        return None
+    return known[near]
 
 
 def get_algorithm(name: str) -> Algorithm:

@@ -22,6 +22,7 @@ from rlrun.training.plan import user_folders
 
 CHECKPOINTS = 10  # in a run, unless episodes are too long for that
 _MOST_MEMORY = 6 * 2**30  # bytes of a replay buffer: Atari's takes 5.3 GiB for 100,000 timesteps
+_ROLLOUTS = 100  # in a budget at least: the last one is played to its end, and a shorter budget is still met well
 _IMAGE_ROLLOUT = 128  # steps of one env between updates; SB3's defaults are meant for short observations
 _READABLE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -115,12 +116,19 @@ class Suggestions:
 
     def chosen_keywords(self) -> dict[str, tuple[Any, str]]:
         """Keywords that the env demands otherwise than by SB3's default, and why."""
-        chosen = {**self._chosen_buffer(), **(self._chosen_her() if self.has_goals else {})}
+        return {**self._chosen_rollout(), **self._chosen_buffer(), **(self._chosen_her() if self.has_goals else {})}
+
+    def _chosen_rollout(self) -> dict[str, tuple[Any, str]]:
         steps = self.keywords.get("n_steps")
-        if self.has_images and self.buffer_size is None and steps is not None and steps.default > _IMAGE_ROLLOUT:
-            product = f"{_IMAGE_ROLLOUT} x {self.n_envs} = {_IMAGE_ROLLOUT * self.n_envs:,}"
-            chosen["n_steps"] = _IMAGE_ROLLOUT, f"Per env: a rollout is {product} timesteps."
-        return chosen
+        if steps is None or self.buffer_size is not None:
+            return {}
+        fitting = self.budget // _ROLLOUTS // self.n_envs
+        chosen = _IMAGE_ROLLOUT if self.has_images else 1 << (fitting.bit_length() - 1)  # a power of two
+        if steps.default <= chosen:
+            return {}
+        default = f"SB3's {steps.default:,} would make {steps.default * self.n_envs:,}"
+        why = f"Per env: a rollout is {chosen} x {self.n_envs} = {chosen * self.n_envs:,} timesteps; {default}."
+        return {"n_steps": (chosen, why)}
 
     def _chosen_buffer(self) -> dict[str, tuple[Any, str]]:
         if self.buffer_size is None or self.buffer_size >= self.keywords["buffer_size"].default:

@@ -8,10 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium import spaces
-from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
+from stable_baselines3.common.buffers import DictReplayBuffer, DictRolloutBuffer, ReplayBuffer, RolloutBuffer
 
 from rlrun.algorithms import crosschecks
-from rlrun.algorithms.crosschecks import EnvFacts, check_spaces, cross_check, default_policy, replay_buffer_bytes
+from rlrun.algorithms.crosschecks import (
+    EnvFacts,
+    check_spaces,
+    cross_check,
+    default_policy,
+    replay_buffer_bytes,
+    rollout_bytes,
+)
 from rlrun.algorithms.registry import get_algorithm
 from rlrun.config.loading import dotted
 
@@ -252,6 +259,43 @@ def test_a_replay_buffer_that_cannot_fit_is_an_error_with_both_numbers_and_what_
     fitting = re.search(r"About ([\d,]+) would fit\.", found)
     assert fitting is not None
     assert errors_of("dqn", facts(IMAGE), policy="CnnPolicy", buffer_size=int(fitting[1].replace(",", ""))) == []
+
+
+def test_a_rollout_that_cannot_fit_is_an_error_with_both_numbers_and_what_would_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Memory:
+        available = 2 * 2**30
+
+    monkeypatch.setattr(crosschecks.psutil, "virtual_memory", lambda: Memory)
+    (found,) = errors_of("ppo", facts(IMAGE, n_envs=10), policy="CnnPolicy", n_steps=1e4)
+    assert found.startswith(
+        "hyperparameters.n_steps: a rollout of n_steps x n_envs = 100,000 timesteps needs 2.6 GiB, and 2.0 GiB is free."
+    )
+    fitting = re.search(r"About ([\d,]+) would fit\.", found)
+    assert fitting is not None
+    steps = int(fitting[1].replace(",", ""))
+    assert 6_000 < steps < 8_000
+    assert errors_of("a2c", facts(IMAGE, n_envs=10), policy="CnnPolicy", n_steps=steps) == []
+
+
+@pytest.mark.parametrize("n_steps", [1e12, 10**12 + 1, 10**30 + 1])
+def test_a_rollout_beyond_all_memory_is_one_error_said_at_once(n_steps: float) -> None:
+    (found,) = errors_of("ppo", facts(), n_steps=n_steps)
+    assert found.startswith("hyperparameters.n_steps: a rollout of ")
+
+
+@pytest.mark.parametrize("observations", [VECTOR, IMAGE, spaces.Discrete(5), GOAL], ids=str)
+@pytest.mark.parametrize("actions", [DISCRETE, CONTINUOUS], ids=str)
+def test_the_bytes_of_a_rollout_are_those_that_sb3_takes(
+    observations: spaces.Space[Any], actions: spaces.Space[Any]
+) -> None:
+    cls: Any = DictRolloutBuffer if isinstance(observations, spaces.Dict) else RolloutBuffer
+    buffer = cls(50, observations, actions, n_envs=2)
+    names = ("observations", "actions", "rewards", "returns", "episode_starts", "values", "log_probs", "advantages")
+    arrays = [getattr(buffer, name) for name in names]
+    taken = sum(sum(p.nbytes for p in a.values()) if isinstance(a, dict) else a.nbytes for a in arrays)
+    assert rollout_bytes(100, facts(observations, actions)) == taken
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlrun.algorithms import registry
-from rlrun.algorithms.registry import algorithms, get_algorithm
+from rlrun.algorithms.registry import algorithms, get_algorithm, near_algorithm
 from rlrun.errors import UsageError
 
 OFF_POLICY = {"dqn", "sac", "td3", "ddpg", "tqc", "qrdqn", "crossq"}
@@ -40,6 +40,18 @@ def test_an_unknown_algorithm_gets_the_nearest_or_the_list(name: str, hint: str)
     with pytest.raises(UsageError, match=f'there is no algorithm "{name}"') as raised:
         get_algorithm(name)
     assert raised.value.hint.startswith(hint)
+
+
+@pytest.mark.parametrize(("name", "near"), [("pp0", "ppo"), ("SAC", "sac"), ("reinforce", None)])
+def test_the_algorithm_that_was_most_likely_meant(name: str, near: str | None) -> None:
+    found = near_algorithm(name)
+    assert (found and found.name) == near
+
+
+def test_an_algorithm_that_cannot_be_imported_is_not_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [EntryPoint("reinforced", "no_such_module:R", "rlrun.algorithms")]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    assert near_algorithm("reinforce") is None
 
 
 def test_a_plug_in_adds_an_algorithm_and_cannot_replace_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import wave
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,13 @@ def test_nothing_is_imported_for_a_name_of_the_wrong_form(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("import no_such_package\n", "failed: No module named 'no_such_package'.", "Install what it needs."),
+        (
+            "import no_such_package\n",
+            "failed: ModuleNotFoundError: No module named 'no_such_package'.",
+            "Install what it needs.",
+        ),
+        ("raise ModuleNotFoundError('boo')\n", "failed: ModuleNotFoundError: boo.", "Install what it needs."),
+        ("import sys\nsys.exit(3)\n", "failed: SystemExit: 3.", "Mend the module."),
         ("1 / 0\n", "failed: ZeroDivisionError: division by zero.", "Mend the module."),
         ("def f(:\n", "failed: SyntaxError: invalid syntax", "Mend the module."),
     ],
@@ -90,6 +97,14 @@ def test_what_the_users_module_raises_is_said_to_be_its_own(text: str, message: 
     assert raised.value.message.startswith(f'importing "{name}" ')
     assert message in raised.value.message
     assert raised.value.hint == hint
+
+
+def test_a_module_that_another_hides_is_said_to_be_hidden(folder: Path) -> None:
+    module(folder, "wave", f"from {__name__} import Shape\nclass Mine(Shape): pass\n")
+    with pytest.raises(UsageError) as raised:
+        load_class("wave:Mine", Shape)
+    assert raised.value.message == 'the module "wave" has no "Mine".'
+    assert raised.value.hint == f"{folder / 'wave.py'} is hidden by {wave.__file__}: rename it."
 
 
 @pytest.mark.parametrize("name", ["", ".relative", "a..b"])

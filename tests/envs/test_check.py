@@ -85,6 +85,10 @@ class Unseen(Good):
         pass
 
 
+class Plain(Good):
+    __init__ = object.__init__
+
+
 class Blank(Good):
     def render(self):
         return np.full((20, 30, 3), 7, np.uint8)
@@ -312,6 +316,15 @@ def test_an_env_without_rgb_array_is_warned_about_with_the_modes_it_has(findings
     found = findings("Unseen")
     assert troubles(found) == {"renders": "warning"}
     assert found["renders"].detail.endswith("Its render modes: human, ansi.")
+
+
+@pytest.mark.parametrize("name", ["Unseen", "Plain"])
+def test_an_env_whose_constructor_takes_no_render_mode_is_warned_about(findings: Checked, name: str) -> None:
+    found = findings(name)
+    assert troubles(found) == {"renders": "warning"}
+    assert found["renders"].detail.startswith(
+        "No video can be made of it: its constructor takes no `render_mode`. Its render modes: "
+    )
 
 
 def test_a_frame_of_one_colour_is_warned_about(findings: Checked) -> None:

@@ -132,6 +132,16 @@ def test_checkpoints_leave_room_for_three_episodes_in_every_env(env: str, algo: 
     assert values["checkpoint"]["every"] < values["total_timesteps"]
 
 
+@pytest.mark.parametrize(("algo", "steps"), [("ppo", 512), ("trpo", 512), ("a2c", None), ("recurrent_ppo", None)])
+def test_a_rollout_is_small_against_the_budget_and_the_reason_stands_there(algo: str, steps: int | None) -> None:
+    text = config_template("CartPole-v1", algo)
+    values = values_of(text)
+    assert values["hyperparameters"].get("n_steps") == steps
+    if steps is not None:
+        assert steps * values["env"]["n_envs"] <= values["total_timesteps"] / 100
+        assert "a rollout is 512 x 8 = 4,096 timesteps; SB3's 2,048 would make 16,384." in text
+
+
 @pytest.mark.parametrize("algo", ["ppo", "dqn", "a2c", "ars", "qrdqn", "trpo", "recurrent_ppo"])
 def test_the_defaults_in_comments_are_sb3s_and_valid_when_uncommented(algo: str) -> None:
     text = config_template("CartPole-v1", algo)

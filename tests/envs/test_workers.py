@@ -1,0 +1,64 @@
+"""What goes wrong where a worker builds its env is said in the words of the process that noticed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+
+from rlrun.config.schema import EnvConfig
+from rlrun.envs.recipe import EnvRecipe
+from rlrun.errors import RlrunError, UsageError
+
+OWN = """
+import multiprocessing
+import os
+
+import gymnasium as gym
+
+IN_WORKER = multiprocessing.parent_process() is not None
+
+
+class Good(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+
+class Moody(Good):
+    def __init__(self):
+        if IN_WORKER:
+            raise RuntimeError("boo")
+
+
+class Deadly(Good):
+    def __init__(self):
+        if IN_WORKER:
+            os._exit(3)
+"""
+
+
+def recipe(name: str, folder: Path) -> EnvRecipe:
+    (folder / "worker_envs.py").write_text(OWN)
+    env = EnvConfig.model_validate({"id": f"worker_envs:{name}", "n_envs": 2, "vec": "workers"})
+    return EnvRecipe(env, None, 0, {}, (str(folder),))
+
+
+def test_an_env_that_raises_in_a_worker_only_is_named_with_the_exception(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        recipe("Moody", folder).make_training_vec()
+    assert raised.value.message == "In a worker process, worker_envs:Moody could not be built: RuntimeError: boo"
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_worker_that_dies_is_no_bug_of_rlrun(folder: Path) -> None:
+    with pytest.raises(RlrunError, match="A worker process died while it built its env"):
+        recipe("Deadly", folder).make_training_vec()
+
+
+def test_workers_whose_envs_were_built_are_left_alone(folder: Path) -> None:
+    venv, _ = recipe("Good", folder).make_training_vec()
+    assert venv.observation_space == gym.spaces.Box(-1, 1, (1,))
+    venv.close()
