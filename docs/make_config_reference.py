@@ -18,11 +18,11 @@ from rlrun.config.loading import model_at
 from rlrun.config.schema import Config
 from rlrun.config.signatures import accepts_schedule, expected_class, keyword_parameters
 from rlrun.envs import recipe, seeding
-from rlrun.envs.families import families
+from rlrun.envs.families import _TABLE as FAMILIES
 from rlrun.envs.wrappers import KNOWN
 from rlrun.training.json_schema import config_schema
 from rlrun.training.template import flow
-from rlrun.training.trackers import trackers
+from rlrun.training.trackers import _TABLE as TRACKERS
 
 TARGET = Path(__file__).with_name("config.md")
 _KINDS = {
@@ -190,7 +190,7 @@ def _algorithms() -> Iterator[tuple[str, ...]]:
 
 
 def _families() -> Iterator[tuple[str, ...]]:
-    for family in families():
+    for family in FAMILIES:
         extra = f"`rlrun[{family.extra}]`" if family.extra else "`rlrun`"
         resets = "every one" if family.seed_every_reset else "the first"
         actions = "the most likely action" if family.deterministic_evaluation else "sampled actions"
@@ -198,7 +198,7 @@ def _families() -> Iterator[tuple[str, ...]]:
 
 
 def _trackers() -> Iterator[tuple[str, ...]]:
-    for name, tracker in trackers().items():
+    for name, tracker in TRACKERS.items():
         extra = f"`rlrun[{tracker.extra}]`" if tracker.extra else "`rlrun`"
         described = inspect.getdoc(tracker.open) or ""
         yield f"`{name}`", f"`{tracker.module}`", extra, _markdown(described.replace("\n", " "))
