@@ -186,7 +186,7 @@ def test_check_json_is_one_document_with_every_resolved_value(rlrun_command: Cal
     assert set(document) == {"config", "warnings", "notes"}
     assert document["config"]["seed"] == 7
     assert document["config"]["hyperparameters"] == {"policy": "MlpPolicy", "n_steps": 64}
-    assert document["config"]["checkpoint"] == {"every": 4000, "keep": 3}
+    assert document["config"]["checkpoint"] == {"every": 4000, "keep": 3, "exact": True}
     assert document["warnings"] == []
     assert document["notes"][0].startswith("device cpu: ")
 

@@ -448,7 +448,11 @@ def test_flags_of_other_tools_and_typing_errors_get_a_hint(
         ("train --algo ppo --env CartPool-v1", "no shipped config for ppo on CartPool-v1.", "`rlrun init --env"),
         ("train CartPole-v1/ppo --resume", "--resume needs --name", "Or `rlrun resume RUN`."),
         ("train CartPole-v1/ppo --max-time soon", "--max-time: max_time: must be seconds", 'such as "3h50m".'),
-        ("train CartPole-v1/ppo --init nothere", "there is nothing at nothere.", "Name a run directory"),
+        (
+            "train CartPole-v1/ppo --init nothere",
+            'init_from: There is no run "nothere" in runs.',
+            "`rlrun runs` lists them",
+        ),
         ("train CartPole-v1/ppo --device gpu", "--device: device: must be", "auto, cpu, mps, cuda or cuda:N."),
         ("trian CartPole-v1/ppo", "No such command 'trian'.", "Did you mean 'train'?"),
         ("configs nothing-like-it", 'No shipped config has "nothing-like-it"', "`rlrun configs` lists them all."),

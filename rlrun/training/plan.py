@@ -251,7 +251,8 @@ def _env_path(config: Config, error: UsageError) -> KeyPath:
         if name in error.message or (module and f'"{module}"' in error.message):
             return ("env", "wrappers", index)
     for name in config.env.kwargs:
-        if f'has no keyword "{name}"' in error.message:
+        is_only_one = len(config.env.kwargs) == 1 and "could not be built" in error.message
+        if is_only_one or f'has no keyword "{name}"' in error.message or "takes no keyword" in error.message:
             return ("env", "kwargs", name)
     return ("env", "kwargs") if "keyword" in error.message else ("env", "id")
 

@@ -153,7 +153,7 @@ def test_a_mapping_from_python_is_copied_and_never_changed() -> None:
         ),
         (
             {"checkpoint": {"often": True}},
-            'checkpoint.often: there is no key "often" in "checkpoint". Keys here: every, keep.',
+            'checkpoint.often: there is no key "often" in "checkpoint". Keys here: every, keep, exact.',
         ),
         ({"env": {"n_envs": 4}}, 'env: "env.id" is missing. For instance `id: CartPole-v1`.'),
         ({"env": {"id": ""}}, "env.id: must be a name, not ''."),

@@ -12,8 +12,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from stable_baselines3 import PPO
 import torch
+from stable_baselines3 import PPO
 
 from rlrun.config.loading import Override, read_source
 from rlrun.config.locate import shipped_configs
@@ -41,6 +41,10 @@ class Corridor(gym.Env):
 
     def close(self):
         closed.append(self)
+
+
+class Plain(gym.Env):
+    pass
 
 
 class Noisy(BaseCallback):
@@ -308,6 +312,11 @@ def test_a_keyword_that_an_env_does_not_take_is_told_at_its_flag_with_those_it_t
     begin = f"--set env.kwargs.lenght=3: env.kwargs.lenght: {own}:Corridor has no keyword"
     assert said("env.kwargs.lenght=3") == f'{begin} "lenght". Did you mean "length"?'
     assert said("env.kwargs.wind=3").endswith('has no keyword "wind". It takes: length.')
+    raised = f"{own}:Corridor could not be built: RuntimeError: too short"
+    assert said("env.kwargs.length=0") == f"--set env.kwargs.length=0: env.kwargs.length: {raised}"
+    Path("c.yaml").write_text(f"algo: ppo\nenv: {{id: '{own}:Plain'}}\ntotal_timesteps: 1000\n")
+    nothing = f"{own}:Plain takes no keyword arguments. Leave `env.kwargs` out."
+    assert said("env.kwargs.x=1") == f"--set env.kwargs.x=1: env.kwargs.x: {nothing}"
 
 
 def test_an_env_that_raises_is_the_users_to_mend(own: str) -> None:
