@@ -21,13 +21,16 @@ if TYPE_CHECKING:
         check_env,
         configs,
         evaluate,
+        evaluate_file,
         init,
+        inspect,
         list_runs,
         open_run,
         prune,
         resume,
         schema,
         train,
+        trust,
     )
     from rlrun.run import Run
     from rlrun.smoketest import smoke
@@ -38,7 +41,9 @@ __all__ = [
     "check_env",
     "configs",
     "evaluate",
+    "evaluate_file",
     "init",
+    "inspect",
     "list_runs",
     "open_run",
     "prune",
@@ -46,6 +51,7 @@ __all__ = [
     "schema",
     "smoke",
     "train",
+    "trust",
 ]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlrun.config import locate
 from rlrun.config.loading import Override, Source, dotted, leaves, read_source
+from rlrun.console import note
 from rlrun.errors import UsageError, shown
 from rlrun.run import Result, Run, as_overrides, evaluate_agent, reporter_for, validated
 from rlrun.runs.directory import CONFIG, RunDirectory, checked_name, delete_run, find_run, iterate_runs, run_folder
@@ -92,12 +93,19 @@ def resume(
     exact: bool = False,
     steal: bool = False,
     overrides: Mapping[str, Any] | Sequence[Override] = (),
+    trust: bool = False,
     run_dir: str | Path = RUNS,
     progress: bool | Reporter = True,
 ) -> Run:
     """Continue a run to its budget, or to a new one; see :meth:`Run.resume`."""
     return open_run(run, run_dir=run_dir).resume(
-        timesteps=timesteps, max_time=max_time, exact=exact, steal=steal, overrides=overrides, progress=progress
+        timesteps=timesteps,
+        max_time=max_time,
+        exact=exact,
+        steal=steal,
+        overrides=overrides,
+        trust=trust,
+        progress=progress,
     )
 
 
@@ -122,6 +130,50 @@ def evaluate(
     plan = _plan(config, as_overrides(overrides))
     agent = untrained_agent(plan.config, plan.recipe)
     return evaluate_agent(agent, str(plan.source.path or ""), "untrained", episodes, seed)
+
+
+def evaluate_file(
+    path: str | Path,
+    *,
+    algo: str | None = None,
+    env: str | None = None,
+    config: str | Path | None = None,
+    episodes: int | None = None,
+    seed: int | None = None,
+    overrides: Mapping[str, Any] | Sequence[Override] = (),
+    trust: bool = False,
+) -> Result:
+    """Score an agent that rlrun did not train; see :func:`rlrun.outside.evaluate_file`."""
+    from rlrun import outside
+
+    return outside.evaluate_file(
+        Path(path),
+        algo=algo,
+        env=env,
+        config=config,
+        episodes=episodes,
+        seed=seed,
+        overrides=as_overrides(overrides),
+        trust=trust,
+        say=note,
+    )
+
+
+def inspect(path: str | Path, *, run_dir: str | Path = RUNS) -> dict[str, Any]:
+    """What a model, folder, run or pickle holds, and whether loading it would need trust. Nothing of it is run."""
+    from rlrun import outside
+
+    return outside.inspect(Path(path), Path(run_dir))
+
+
+def trust(run: str | Path | Run, *, run_dir: str | Path = RUNS) -> list[str]:
+    """Say that a run of someone else's may import what its config names.
+
+    :return: what it names
+    """
+    from rlrun.runs.trust import trust as sign_anyway
+
+    return sign_anyway(open_run(run, run_dir=run_dir).directory)
 
 
 def check(config: ConfigLike, *, overrides: Mapping[str, Any] | Sequence[Override] = (), env: bool = True) -> Plan:

@@ -24,6 +24,7 @@ from rlrun.flags import (
     RunDirOption,
     SeedOption,
     SetOption,
+    TrustOption,
     finite,
     positive,
     whole,
@@ -202,23 +203,45 @@ def _report_training(run: Any, as_json: bool) -> None:
 @app.command()
 def resume(
     run: RunArgument,
+    timesteps: Annotated[
+        int | None,
+        typer.Option(parser=whole, metavar="TOTAL", help="A new budget, what was trained before included."),
+    ] = None,
     max_time: Annotated[str | None, typer.Option(help="Stop cleanly after this long, such as 3h50m.")] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Go back to the last scheduled checkpoint, if an interruption saved one.")
+    ] = False,
+    steal: Annotated[bool, typer.Option("--steal", help="Take the run from a process that holds it.")] = False,
+    set_: SetOption = None,
+    trust_: TrustOption = False,
     run_dir: RunDirOption = _RUNS,
     json_: JsonOption = False,
 ) -> None:
-    """Continue an interrupted run to its budget; a finished one says so."""
+    """Continue an interrupted run to its budget, or any run to a new one; a finished one says so."""
     from rlrun.config.schema import parse_duration
 
     try:
         seconds = parse_duration(max_time) if max_time else None
     except ValueError as error:
         raise UsageError(f"--max-time {error}.") from None
-    _report_training(rlrun.open_run(run, run_dir=run_dir).resume(max_time=seconds), json_)
+    resumed = rlrun.resume(
+        run,
+        timesteps=timesteps,
+        max_time=seconds,
+        exact=exact,
+        steal=steal,
+        overrides=_overrides(set_),
+        trust=trust_,
+        run_dir=run_dir,
+    )
+    _report_training(resumed, json_)
 
 
 @app.command(name="eval")
 def eval_(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run, or with --untrained a config.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run, an SB3 zip, a downloaded folder; with --untrained a config.")
+    ],
     checkpoint: Annotated[str | None, typer.Option(help="best, final, latest, or a number of timesteps.")] = None,
     episodes: Annotated[int | None, typer.Option(parser=positive, metavar="<int>", help="Number of episodes.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the episodes; default: the run's.")] = None,
@@ -231,17 +254,32 @@ def eval_(
         typer.Option(parser=finite, metavar="<float>", help="Exit 1 when the lower end of the interval is below this."),
     ] = None,
     untrained: Annotated[bool, typer.Option("--untrained", help="Score a config's fresh network.")] = False,
+    algo: Annotated[str | None, typer.Option(help="Of a zip or folder that does not say it.")] = None,
+    env: Annotated[str | None, typer.Option(help="Of a zip or folder that does not say it.")] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", "-c", help="For a zip or folder: all that is known.")
+    ] = None,
+    trust_: TrustOption = False,
     run_dir: RunDirOption = _RUNS,
     json_: JsonOption = False,
 ) -> int:
     """Mean return, spread, 95 % interval, length and success rate of an agent."""
     overrides = _overrides(set_)
+    is_file = not untrained and _is_foreign(Path(run))
+    if not is_file and (algo or env or config):
+        raise UsageError("--algo, --env and --config say what a zip or folder is.", "A run has its own config.")
+    if deterministic is not None and (untrained or is_file):
+        overrides += _overrides([f"evaluation.deterministic={str(deterministic).lower()}"])
     if untrained:
         if checkpoint is not None:
             raise UsageError("--untrained has no checkpoint.", "Leave --checkpoint out.")
-        if deterministic is not None:
-            overrides += _overrides([f"evaluation.deterministic={str(deterministic).lower()}"])
         result = rlrun.evaluate(run, episodes=episodes, seed=seed, overrides=overrides)
+    elif is_file:
+        if checkpoint is not None:
+            raise UsageError(f"{run} is no run, so it has no checkpoints.", "Leave --checkpoint out.")
+        result = rlrun.evaluate_file(
+            run, algo=algo, env=env, config=config, episodes=episodes, seed=seed, overrides=overrides, trust=trust_
+        )
     else:
         result = rlrun.open_run(run, run_dir=run_dir).evaluate(
             episodes,
@@ -249,6 +287,7 @@ def eval_(
             seed=seed,
             deterministic=deterministic,
             overrides={o.key: o.value for o in overrides},
+            trust=trust_,
         )
     values = result.as_dict()
     if json_:
@@ -260,6 +299,14 @@ def eval_(
         console.say(f"length  {values['mean_length']:.1f}")
         console.say(f"actions {'deterministic' if values['deterministic'] else 'stochastic'}, seed {values['seed']}")
     return _verdict(values, fail_under)
+
+
+def _is_foreign(path: Path) -> bool:
+    if path.suffix != ".zip" and not path.is_dir():
+        return False
+    from rlrun.runs.foreign import is_foreign
+
+    return is_foreign(path)
 
 
 def _verdict(values: dict[str, Any], fail_under: float | None) -> int:
@@ -306,10 +353,10 @@ def check(
 
 
 def _check_all(no_env: bool) -> int:
-    from rlrun.config.locate import configs_in, shipped_configs
+    from rlrun.config.locate import all_configs
 
     failed = skipped = 0
-    found = configs_in(Path("configs")) or shipped_configs()
+    found = all_configs()
     for name, path in found.items():
         try:
             for warning in rlrun.check(path, env=not no_env).warnings:
@@ -404,6 +451,35 @@ def show(run: RunArgument, run_dir: RunDirOption = _RUNS, json_: JsonOption = Fa
         console.print_json(found.summary())
     else:
         console.print_facts(found.description())
+
+
+@app.command()
+def inspect(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="An SB3 zip, a folder, a run, or a pickle.")],
+    run_dir: RunDirOption = _RUNS,
+    json_: JsonOption = False,
+) -> None:
+    """What a model or folder holds, and whether loading it would need trust; nothing of it is run."""
+    values = rlrun.inspect(path, run_dir=run_dir)
+    if json_:
+        console.print_json(values)
+        return
+    pickles = values.pop("pickles", {})
+    members = values.pop("members", {})
+    words = {key: ", ".join(value) if isinstance(value, list) else value for key, value in values.items()}
+    words["needs_trust"] = words["needs_trust"] or "no"
+    console.print_facts(words)
+    if members:
+        console.print_table(("member", "bytes"), list(members.items()))
+    if pickles:
+        console.print_table(("pickled attribute", "names"), [(name, ", ".join(n)) for name, n in pickles.items()])
+
+
+@app.command()
+def trust(run: RunArgument, run_dir: RunDirOption = _RUNS) -> None:
+    """Say that a run of someone else's may import what its config names."""
+    names = rlrun.trust(run, run_dir=run_dir)
+    console.say(f"Trusted. It imports: {', '.join(names) or 'nothing but what rlrun itself needs'}.")
 
 
 @app.command()

@@ -45,6 +45,9 @@ SetOption = Annotated[
 SeedOption = Annotated[int | None, typer.Option(help="Sugar for --set seed=N.")]
 RunDirOption = Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="Import the code that it names, though it is not known to be yours.")
+]
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run directory, a unique part of its name, or latest.")
 ]

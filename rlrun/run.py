@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlrun.config.loading import Override, Source, read_source, validate
-from rlrun.console import describe_evaluation, duration, size, terminal_reporter
+from rlrun.console import describe_evaluation, duration, note, size, terminal_reporter
 from rlrun.errors import ConfigError, Problem, UsageError
 from rlrun.runs.directory import RunDirectory
 from rlrun.runs.files import write_json
@@ -105,7 +105,7 @@ class Run:
         """
         from rlrun.runs.load import load_agent
 
-        return load_agent(self.directory).model
+        return load_agent(self.directory, say=note).model
 
     def evaluate(
         self,
@@ -115,6 +115,7 @@ class Run:
         seed: int | None = None,
         deterministic: bool | None = None,
         overrides: Mapping[str, Any] | None = None,
+        trust: bool = False,
     ) -> Result:
         """Play episodes with one checkpoint.
 
@@ -123,12 +124,14 @@ class Run:
         :param seed: of the episodes; None: the run's own
         :param deterministic: None: the config's word
         :param overrides: ``{"env.kwargs.x": 1}``: what the evaluation env is given instead
+        :param trust: import what the run's config names, though the run is not known to be this user's
         :raises UsageError: for a checkpoint that is not there, or an override that concerns training
         """
         from rlrun.runs.load import load_agent
 
         config = self._evaluation_config(overrides or {}, deterministic)
-        agent = load_agent(self.directory, None if checkpoint is None else str(checkpoint), config)
+        which = None if checkpoint is None else str(checkpoint)
+        agent = load_agent(self.directory, which, config, trust=trust, say=note)
         return evaluate_agent(agent, str(self.path), agent.checkpoint or "", episodes, seed)
 
     def _evaluation_config(self, overrides: Mapping[str, Any], deterministic: bool | None) -> Config:
@@ -152,6 +155,7 @@ class Run:
         exact: bool = False,
         steal: bool = False,
         overrides: Mapping[str, Any] | Sequence[Override] = (),
+        trust: bool = False,
         progress: bool | Reporter = True,
         began: float | None = None,
     ) -> Run:
@@ -162,6 +166,7 @@ class Run:
         :param exact: go back to the last scheduled checkpoint, if an interruption saved a newer one
         :param steal: take the run from a process that holds it
         :param overrides: ``{"hyperparameters.learning_rate": 1e-4}``: changes from here on
+        :param trust: import what the run's config names, though the run is not known to be this user's
         :param began: the moment of ``time.monotonic`` that ``max_time`` counts from; None: now
         :raises UsageError: when another process trains the run, or a change does not fit
         """
@@ -169,7 +174,7 @@ class Run:
         from rlrun.training.continuing import Wishes
         from rlrun.training.train import resume as resume_training
 
-        wishes = Wishes(timesteps, max_time, exact, steal, tuple(as_overrides(overrides)))
+        wishes = Wishes(timesteps, max_time, exact, steal, tuple(as_overrides(overrides)), trust)
         return Run(resume_training(self.directory, reporter_for(progress), wishes, began))
 
     def summary(self) -> dict[str, Any]:
@@ -192,6 +197,7 @@ class Run:
             "parent": manifest.get("parent"),
             "checkpoints": self.directory.checkpoint_steps(),
             **pointers,
+            **self._exactness(),
             "last_evaluation": _last_evaluation(self.path),
             "results": self._stored_results(),
             "bytes": self.directory.size(),
@@ -201,23 +207,38 @@ class Run:
             "command": manifest.get("command"),
         }
 
+    def _exactness(self) -> dict[str, Any]:
+        """Whether the run ends, or ended, with the bytes of one that nobody interrupted."""
+        steps = self.directory.checkpoint_steps()
+        states = {number: self.directory.checkpoint_state(number) for number in steps}
+        unscheduled = [number for number, state in states.items() if state.get("scheduled") is False]
+        resumable = [number for number, state in states.items() if state.get("resumable")]
+        cuts = list(self.manifest.get("extra_cuts") or ())
+        goes_on_inexactly = self.status != "finished" and resumable[-1:] == unscheduled[-1:] != []
+        exact = self.config.checkpoint.exact and not cuts and not goes_on_inexactly
+        return {"unscheduled": unscheduled, "extra_cuts": cuts, "resume": "exact" if exact else "approximate"}
+
     def description(self) -> dict[str, str]:
         """The same in words, for people."""
         values = self.summary()
         done, budget = values["timesteps"] or 0, values["total_timesteps"]
         last = values["last_evaluation"]
         kept = [
-            f"{steps:,}" + "".join(f" ({name})" for name in ("best", "final") if values[name] == steps)
+            f"{steps:,}"
+            + "".join(f" ({name})" for name in ("best", "final") if values[name] == steps)
+            + (" (unscheduled)" if steps in values["unscheduled"] else "")
             for steps in values["checkpoints"]
         ]
         words = {
             "run": values["run"],
-            "status": values["status"] + (f" ({values['ended_by']})" if values["ended_by"] else ""),
+            "status": values["status"]
+            + (f" ({values['ended_by']})" if values["ended_by"] not in (None, values["status"]) else ""),
             "error": values["error"] or "",
             "what": f"{values['algo']} on {values['env']}, seed {values['seed']}",
             "timesteps": f"{done:,} of {budget:,}",
             "time": duration(values["seconds"] or 0),
             "checkpoints": ", ".join(kept),
+            "resume": _exactness_in_words(values),
             "last evaluation": "",
             "final model": "",
             "best model": "",
@@ -380,6 +401,17 @@ def _last_evaluation(path: Path) -> dict[str, Any] | None:
     if not last:
         return None
     return {"timesteps": int(rows[-1]["timesteps"]), "mean_return": sum(last) / len(last), "episodes": len(last)}
+
+
+def _exactness_in_words(values: Mapping[str, Any]) -> str:
+    if values["resume"] == "exact":
+        return "exact"
+    cuts = ", ".join(f"{steps:,}" for steps in values["extra_cuts"])
+    if cuts:
+        return f"approximate: the envs were also restarted at {cuts} timesteps"
+    if values["unscheduled"] and values["status"] != "finished":
+        return "approximate: from an unscheduled checkpoint; --exact goes back to the last scheduled one"
+    return "approximate: checkpoint.exact is false"
 
 
 def _git_words(state: Mapping[str, Any]) -> dict[str, str]:

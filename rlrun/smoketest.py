@@ -6,6 +6,7 @@ left as it is: the env and its wrappers, the algorithm, the policy, the normaliz
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,11 +14,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from xml.etree import ElementTree
 
@@ -25,7 +28,7 @@ from rlrun import api
 from rlrun.config import locate
 from rlrun.config.loading import Override
 from rlrun.config.signatures import keyword_parameters
-from rlrun.errors import ConfigError, RlrunError, UsageError
+from rlrun.errors import ConfigError, Interrupted, RlrunError, UsageError
 from rlrun.run import Run
 from rlrun.runs.files import write_whole
 
@@ -105,9 +108,10 @@ def smoke(
     :raises UsageError: when a name is none of a config
     """
     paths = _paths(configs)
+    children: set[subprocess.Popen[bytes]] = set()
 
     def try_one(item: tuple[str, Path]) -> Case:
-        case = _in_own_process(item[0], item[1], timeout)
+        case = _in_own_process(item[0], item[1], timeout, children)
         if strict and case.result == "skipped":
             case = replace(case, result="failed")
         if progress is not None:
@@ -116,11 +120,34 @@ def smoke(
             )
         return case
 
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        report = SmokeReport(tuple(pool.map(try_one, paths.items())))
+    with _sigterm_raises(), ThreadPoolExecutor(max_workers=jobs) as pool:
+        try:
+            report = SmokeReport(tuple(pool.map(try_one, paths.items())))
+        except BaseException:  # Ctrl-C or SIGTERM: leave no child and no folder behind
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(children):
+                _kill_group(process)
+            raise
     if junit is not None:
         write_whole(junit, report.junit())
     return report
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM end what is inside in order, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted("Stopped by SIGTERM.", exit_code=128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _paths(configs: Sequence[str]) -> dict[str, Path]:
@@ -139,7 +166,7 @@ def _paths(configs: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def _in_own_process(name: str, path: Path, timeout: float) -> Case:
+def _in_own_process(name: str, path: Path, timeout: float, children: set[subprocess.Popen[bytes]]) -> Case:
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="rlrun-smoke-"))
     command = [sys.executable, "-m", "rlrun.smoketest", str(path), str(folder)]
@@ -153,11 +180,13 @@ def _in_own_process(name: str, path: Path, timeout: float) -> Case:
                 start_new_session=True,
                 env={**os.environ, "TMPDIR": str(folder)},  # what libraries leave behind goes with the folder
             )
+            children.add(process)
             try:
                 process.wait(timeout)
             except subprocess.TimeoutExpired:
                 return Case(name, "failed", f"not done after {timeout:g} s", time.monotonic() - began)
             finally:
+                children.discard(process)
                 _kill_group(process)
         seconds = time.monotonic() - began
         try:

@@ -21,6 +21,14 @@ class Outcome:
     err: str
 
 
+@pytest.fixture(autouse=True)
+def own_key(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's key and settings lie in a folder of the tests."""
+    settings = tmp_path_factory.getbasetemp() / "settings"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(settings))
+    return settings
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder; what is made importable meanwhile is forgotten afterwards."""

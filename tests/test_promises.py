@@ -26,8 +26,8 @@ import torch
 import rlrun
 from rlrun.errors import RlrunError
 from rlrun.run import Run
+from rlrun.runs.archive import read_tensors
 from rlrun.runs.checkpoint import read_checkpoint
-from rlrun.runs.learner import read_tensors
 from rlrun.training.boundary import Boundary
 
 needs_panda = pytest.mark.skipif(importlib.util.find_spec("panda_gym") is None, reason="panda-gym is not installed")

@@ -99,6 +99,11 @@ def parse_yaml(text: str, where: str) -> Document:
     :param where: what to call the text in an error, such as its file's name
     :raises ConfigError: with the line, for a syntax error, a tag, a duplicate key, or a bomb
     """
+    return _parse(text, _Reader(where))
+
+
+def _parse(text: str, reader: _Reader) -> Document:
+    where = reader.where
     try:
         # compose() builds nodes only: no constructor runs, whatever tags the text holds.
         node = yaml.compose(text, Loader=_Loader)
@@ -109,8 +114,15 @@ def parse_yaml(text: str, where: str) -> Document:
     except (yaml.YAMLError, ValueError) as error:
         message = f"is not valid YAML: {_first_line(error)}."
         raise ConfigError([Problem(message, where=where, hint="Take the character out.")]) from None
-    reader = _Reader(where)
     return Document(reader.read(node, (), 0) if node is not None else None, reader.lines)
+
+
+def read_zoo_yaml(path: Path) -> Any:
+    """The value of a file that RL Zoo dumped: YAML in which ordered dicts and tuples carry Python tags.
+
+    :raises ConfigError: as :func:`read_yaml`
+    """
+    return _parse(path.read_text("utf-8", errors="replace")[:MAX_BYTES], _ZooReader(str(path))).value
 
 
 def parse_value(text: str, where: str) -> Any:
@@ -175,6 +187,26 @@ class _Reader:
 
     def fail(self, line: int, message: str, hint: str = "") -> None:
         raise ConfigError([Problem(message, where=f"{self.where}:{line}", hint=hint)])
+
+
+class _ZooReader(_Reader):
+    """Also reads what PyYAML writes for ordered dicts and tuples. The tags are names here: nothing is called."""
+
+    ORDERED_DICT = "tag:yaml.org,2002:python/object/apply:collections.OrderedDict"
+    TUPLE = "tag:yaml.org,2002:python/tuple"
+
+    def read(self, node: yaml.Node, path: KeyPath, depth: int) -> Any:
+        value = super().read(node, path, depth)
+        if node.tag != self.ORDERED_DICT:
+            return value
+        pairs = value[0] if isinstance(value, list) and len(value) == 1 else None
+        if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            self.fail(node.start_mark.line + 1, "an ordered dict must be a list of pairs.")
+        return {str(key): item for key, item in pairs or ()}
+
+    def check_tag(self, node: yaml.Node, line: int) -> None:
+        if not (isinstance(node, yaml.SequenceNode) and node.tag in (self.ORDERED_DICT, self.TUPLE)):
+            super().check_tag(node, line)
 
 
 def core_scalar(text: str) -> Any:

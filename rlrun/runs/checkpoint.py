@@ -22,14 +22,15 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from rlrun.envs.normalization import Statistics, get_statistics
 from rlrun.envs.recipe import find_normalizer
 from rlrun.errors import RlrunError, UsageError
-from rlrun.runs.directory import CHECKPOINTS, RunDirectory
+from rlrun.runs.archive import read_statistics
+from rlrun.runs.directory import CHECKPOINTS, STATE, RunDirectory
 from rlrun.runs.files import os_errors_in_words, rename_into_place, sha256, sync_folder
 from rlrun.runs.learner import get_learner_state
 from rlrun.runs.replay import FOLDER as REPLAY_FOLDER
 from rlrun.runs.replay import save_replay_buffer
 
 MODEL, PICKLED_STATISTICS, STATISTICS = "model.zip", "vec_normalize.pkl", "vec_normalize.npz"
-STATE, SUMS = "state.json", "SHA256SUMS"
+SUMS = "SHA256SUMS"
 FORMAT = 1
 
 
@@ -114,12 +115,20 @@ def read_checkpoint(run: RunDirectory, timesteps: int) -> Checkpoint:
         others = ", ".join(str(s) for s in run.checkpoint_steps() if s != timesteps)
         hint = f"Name another with --checkpoint: {others}." if others else "The run has no other checkpoint."
         raise RlrunError(f"The checkpoint {path} is damaged: {problem}.", hint)
-    state = json.loads((path / STATE).read_text())
-    statistics = None
-    if (path / STATISTICS).exists():
-        with np.load(path / STATISTICS, allow_pickle=False) as archive:
-            statistics = dict(archive)
-    return Checkpoint(path, timesteps, state, statistics)
+    statistics = read_statistics(path / STATISTICS) if (path / STATISTICS).exists() else None
+    return Checkpoint(path, timesteps, _read_state(path), statistics)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """state.json of a bundle whose hashes are right; someone else may have written both."""
+    try:
+        state = json.loads((path / STATE).read_text())
+        for key, kind in (("timesteps", int), ("resumable", bool), ("learner", dict), ("session", dict)):
+            if not isinstance(state[key], kind):
+                raise TypeError(f"{key} is {type(state[key]).__name__}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RlrunError(f"{path / STATE} is not what rlrun writes ({error}).", "Use another checkpoint.") from None
+    return dict(state)
 
 
 def newest_resumable(run: RunDirectory, only_scheduled: bool = False) -> tuple[Checkpoint | None, list[str]]:
@@ -172,16 +181,7 @@ def prune_checkpoints(run: RunDirectory, keep: int) -> None:
 
 def is_resumable(run: RunDirectory, timesteps: int) -> bool:
     """Whether training can go on from a checkpoint, or it is kept to be evaluated only."""
-    return bool(peek(run, timesteps).get("resumable"))
-
-
-def peek(run: RunDirectory, timesteps: int) -> dict[str, Any]:
-    """What state.json of a checkpoint says, unverified; empty when it cannot be read."""
-    try:
-        state = json.loads((run.checkpoint_path(timesteps) / STATE).read_text())
-    except (OSError, ValueError):
-        return {}
-    return state if isinstance(state, dict) else {}
+    return bool(run.checkpoint_state(timesteps).get("resumable"))
 
 
 def forget_after(run: RunDirectory, checkpoint: Checkpoint | None) -> None:

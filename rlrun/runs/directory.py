@@ -20,6 +20,7 @@ from rlrun.errors import ConfigError, UsageError, did_you_mean
 from rlrun.runs.files import os_errors_in_words, to_yaml, write_json, write_whole
 
 MANIFEST, CONFIG, CHECKPOINTS = "manifest.json", "config.yaml", "checkpoints"
+STATE = "state.json"  # of a checkpoint
 POINTERS = ("best", "final", "latest")
 SCHEMA_VERSION = 1
 
@@ -109,11 +110,7 @@ class RunDirectory:
 
     def manifest(self) -> dict[str, Any]:
         """What is known of the run besides its config; empty when it died before it began."""
-        try:
-            value = json.loads((self.path / MANIFEST).read_text())
-        except (OSError, ValueError):
-            return {}
-        return value if isinstance(value, dict) else {}
+        return _read_object(self.path / MANIFEST)
 
     def update_manifest(self, changes: Mapping[str, Any]) -> None:
         """Set keys of the manifest; the file is replaced whole."""
@@ -128,6 +125,10 @@ class RunDirectory:
     def checkpoint_path(self, timesteps: int) -> Path:
         """The folder of the checkpoint at a number of timesteps."""
         return self.path / CHECKPOINTS / str(timesteps)
+
+    def checkpoint_state(self, timesteps: int) -> dict[str, Any]:
+        """What a checkpoint says of itself, its hashes not verified; empty when it cannot be read."""
+        return _read_object(self.checkpoint_path(timesteps) / STATE)
 
     def pointer(self, name: str) -> int | None:
         """Timesteps of the checkpoint that ``best``, ``final`` or ``latest`` names; None when there is none."""
@@ -171,6 +172,14 @@ class RunDirectory:
         """Bytes on disk, a file with several names counted once."""
         stats = {(s.st_dev, s.st_ino): s.st_size for p in self.path.rglob("*") if p.is_file() for s in [p.stat()]}
         return sum(stats.values())
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def run_folder(root: Path, config: Config) -> Path:

@@ -1,15 +1,11 @@
 """What a learner carries besides its networks: counters, episode statistics, replay buffer.
 
-The networks, targets and optimisers are in ``model.zip``, which SB3 writes. They are read back here without SB3's
-loader, because that one unpickles: tensors come with ``torch.load(weights_only=True)`` alone.
+The networks, targets and optimisers are in ``model.zip``, which SB3 writes and :mod:`rlrun.runs.archive` reads.
 """
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,27 +41,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return value.item() if hasattr(value, "item") else value
-
-
-def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The ``.pth`` members of an SB3 zip by name, such as ``policy`` and ``policy.optimizer``. Nothing is unpickled.
-
-    :raises UsageError: when the file is no SB3 model, or holds more than tensors
-    """
-    found = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.endswith(".pth"):
-                    content = io.BytesIO(archive.read(name))
-                    found[name.removesuffix(".pth")] = torch.load(content, map_location=device, weights_only=True)
-    except Exception as error:  # zipfile and torch raise many kinds for damaged files
-        raise UsageError(
-            f"{path} is not a whole SB3 model ({type(error).__name__}: {error}).", "Use another file."
-        ) from None
-    if "policy" not in found:
-        raise UsageError(f"{path} holds no policy, so it is not an SB3 model.", "Use another file.")
-    return found
 
 
 def set_tensors(model: BaseAlgorithm, tensors: dict[str, Any], only_policy: bool = False) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
@@ -16,9 +16,12 @@ from rlrun.envs.normalization import Statistics, get_statistics, set_statistics
 from rlrun.envs.recipe import EnvRecipe, Role, find_normalizer
 from rlrun.envs.seeding import generators_preserved, seed_global_generators
 from rlrun.errors import UsageError
-from rlrun.runs.checkpoint import STATISTICS, read_checkpoint, require_statistics
+from rlrun.runs.archive import read_tensors
+from rlrun.runs.checkpoint import read_checkpoint, require_statistics
 from rlrun.runs.directory import CONFIG, RunDirectory
-from rlrun.runs.learner import read_tensors, set_tensors
+from rlrun.runs.foreign import find_agent
+from rlrun.runs.learner import set_tensors
+from rlrun.runs.trust import trusted_import_paths
 
 
 @dataclass(frozen=True)
@@ -36,18 +39,27 @@ class Agent:
     timesteps: int
 
 
-def load_agent(run: RunDirectory, which: str | None = None, config: Config | None = None) -> Agent:
+def load_agent(
+    run: RunDirectory,
+    which: str | None = None,
+    config: Config | None = None,
+    *,
+    trust: bool = False,
+    say: Callable[[str], None],
+) -> Agent:
     """The agent of one checkpoint.
 
     :param which: ``best``, ``final``, ``latest``, a number of timesteps, or None for the first that there is
     :param config: the run's config with changes that concern evaluation only
+    :param trust: import what the config names, though the run is not known to be this user's
+    :param say: told what is imported on trust
     """
     name, timesteps = run.choose_checkpoint(which)
     checkpoint = read_checkpoint(run, timesteps)
     config = config or run.config()
     require_statistics(checkpoint, config.normalize is not None)
-    recipe = EnvRecipe.from_config(config, run.manifest().get("import_paths", ()))
-    model = _build(config, recipe, checkpoint.statistics)
+    recipe = EnvRecipe.from_config(config, trusted_import_paths(run, config, trust, say))
+    model = build_to_act(config, recipe, checkpoint.statistics)
     set_tensors(model, read_tensors(checkpoint.model_path, model.device), only_policy=True)
     return Agent(config, model, recipe, checkpoint.statistics, name, timesteps)
 
@@ -60,10 +72,11 @@ def untrained_agent(config: Config, recipe: EnvRecipe) -> Agent:
         normalizer = find_normalizer(venv)
         statistics = get_statistics(normalizer) if normalizer is not None else None
         venv.close()
-    return Agent(config, _build(config, recipe, statistics), recipe, statistics, None, 0)
+    return Agent(config, build_to_act(config, recipe, statistics), recipe, statistics, None, 0)
 
 
-def _build(config: Config, recipe: EnvRecipe, statistics: Statistics | None) -> BaseAlgorithm:
+def build_to_act(config: Config, recipe: EnvRecipe, statistics: Statistics | None) -> BaseAlgorithm:
+    """A model that only has to act: fresh weights, and no replay buffer."""
     make_importable(recipe.import_paths)
     torch.set_num_threads(config.threads or 1)  # as in training: a small network is slower on more
     venv = recipe.make_vec(Role.EVAL, [()], statistics)
@@ -99,7 +112,7 @@ def read_parent(path: Path) -> Parent:
     :raises UsageError: when it is neither
     """
     if path.is_file():
-        return Parent(path, str(path), _statistics_beside(path))
+        return Parent(path, str(path), find_agent(path).statistics())
     if (path / CONFIG).is_file():
         run = RunDirectory.open(path)
         checkpoint = read_checkpoint(run, run.choose_checkpoint()[1])
@@ -122,11 +135,3 @@ def start_from(model: BaseAlgorithm, parent: Parent) -> None:
         raise UsageError(message, "Set `normalize` as it was for the weights.")
     if normalizer is not None and parent.statistics is not None:
         set_statistics(normalizer, parent.statistics)
-
-
-def _statistics_beside(model_path: Path) -> Statistics | None:
-    file = model_path.with_name(STATISTICS)
-    if file.exists():
-        with np.load(file, allow_pickle=False) as archive:
-            return dict(archive)
-    return None

@@ -87,7 +87,7 @@ def load_replay_buffer(buffer: ReplayBuffer, folder: Path, state: dict[str, Any]
                 raise ValueError(f"{name} has shape {part.shape}")
             targets[name][start:stop] = part
             filled[name] += stop - start
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, MemoryError) as error:
         raise RlrunError(f"The replay buffer in {folder} does not fit this config: {error}.") from error
     missing = [name for name, rows in filled.items() if rows != state["rows"]]
     if missing:

@@ -16,6 +16,7 @@ from rlrun.runs.checkpoint import Checkpoint, forget_after, newest_resumable, re
 from rlrun.runs.directory import CONFIG, RunDirectory
 from rlrun.runs.files import to_yaml, write_whole
 from rlrun.runs.provenance import hardware, versions
+from rlrun.runs.trust import is_own, sign
 from rlrun.training.boundary import BUDGET
 from rlrun.training.plan import make_plan
 
@@ -33,6 +34,7 @@ class Wishes:
     :ivar exact: go back to the last scheduled checkpoint, if an interruption saved a newer one
     :ivar steal: take the run from a process that holds it
     :ivar overrides: changes of the config from here on
+    :ivar trust: import what the config names, though the run is not known to be this user's
     """
 
     total_timesteps: int | None = None
@@ -40,6 +42,7 @@ class Wishes:
     exact: bool = False
     steal: bool = False
     overrides: tuple[Override, ...] = ()
+    trust: bool = False
 
     def extend(self, run: RunDirectory) -> bool:
         """Whether a finished run gets a larger budget.
@@ -70,7 +73,10 @@ def prepare(run: RunDirectory, wishes: Wishes, say: Callable[[str], None]) -> tu
     forget_after(run, checkpoint)
     changes = _differences(before, config)
     if changes:
+        was_own = is_own(run)
         write_whole(run.path / CONFIG, to_yaml(config.model_dump(by_alias=True)))
+        if was_own:
+            sign(run)
     _note(run, checkpoint, changes, say)
     return config.model_copy(update={"max_time": wishes.max_time or config.max_time}), checkpoint
 

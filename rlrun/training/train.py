@@ -23,15 +23,17 @@ from rlrun.config.classes import load_class
 from rlrun.config.schema import Config
 from rlrun.envs.recipe import EnvRecipe, RestartableVecEnv
 from rlrun.errors import Interrupted, RlrunError, UsageError
+from rlrun.runs.archive import read_tensors
 from rlrun.runs.checkpoint import Checkpoint
 from rlrun.runs.directory import RunDirectory
 from rlrun.runs.files import sha256
-from rlrun.runs.learner import read_tensors, set_learner_state, set_tensors
+from rlrun.runs.learner import set_learner_state, set_tensors
 from rlrun.runs.load import read_parent, start_from
 from rlrun.runs.lock import RunLock, locked
 from rlrun.runs.provenance import command_line, git_state, hardware, versions
 from rlrun.runs.replay import load_replay_buffer
 from rlrun.runs.space import require_space
+from rlrun.runs.trust import sign, trusted_import_paths
 from rlrun.training.boundary import BUDGET, Boundary, seed_learner
 from rlrun.training.continuing import Wishes, prepare
 from rlrun.training.interruption import StopRequested, Stops, TrainingEnded
@@ -66,6 +68,7 @@ def start(plan: Plan, root: Path, name: str | None, reporter: Reporter, began: f
         parent = _initialise(session, plan.config)
         require_space(root, session.model, plan.config)
         run = RunDirectory.create(root, plan.config, name, _description(plan, parent))
+        sign(run)
         with locked(run.path) as lock:
             for warning in plan.warnings:
                 reporter.said(f"warning: {warning}")
@@ -82,9 +85,10 @@ def resume(run: RunDirectory, reporter: Reporter, wishes: Wishes, began: float) 
     if run.manifest().get("status") == "finished" and not wishes.extend(run):
         reporter.said(f"The run {run.name} is finished; there is nothing to resume.")
         return run
+    import_paths = trusted_import_paths(run, run.config(), wishes.trust, reporter.said)
     with locked(run.path, wishes.steal) as lock:
         config, checkpoint = prepare(run, wishes, reporter.said)
-        recipe = EnvRecipe.from_config(config, run.manifest().get("import_paths", ()))
+        recipe = EnvRecipe.from_config(config, import_paths)
         with _session(config, recipe) as session:
             if checkpoint is None:
                 _initialise(session, config)

@@ -12,10 +12,10 @@ from stable_baselines3 import PPO
 
 import rlrun
 from rlrun import cli
-from rlrun.errors import RlrunError, UsageError
+from rlrun.errors import RlrunError
 from rlrun.run import Run
+from rlrun.runs.archive import read_tensors
 from rlrun.runs.checkpoint import newest_resumable, read_checkpoint
-from rlrun.runs.learner import read_tensors
 
 
 @pytest.fixture(autouse=True)
