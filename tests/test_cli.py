@@ -25,7 +25,7 @@ SCRIPT = Path(sysconfig.get_path("scripts"), "rlrun")
 HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "yaml", "rich")
 COMMANDS = (
     *("train", "resume", "eval", "check", "configs", "init", "schema"),
-    *("check-env", "runs", "show", "prune", "smoke"),
+    *("check-env", "runs", "show", "inspect", "trust", "prune", "smoke"),
 )
 PLAIN = """\
 algo: ppo

@@ -6,8 +6,6 @@ plain SB3 can load, and every role's env comes from one recipe.
 
 from __future__ import annotations
 
-import csv
-import importlib.util
 import os
 import shutil
 import signal
@@ -21,16 +19,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from comparing import assert_same, final_state, needs_panda
 
 import rlrun
 from rlrun.errors import RlrunError
 from rlrun.run import Run
-from rlrun.runs.archive import read_tensors
 from rlrun.runs.checkpoint import read_checkpoint
 from rlrun.training.boundary import Boundary
 
-needs_panda = pytest.mark.skipif(importlib.util.find_spec("panda_gym") is None, reason="panda-gym is not installed")
 slow = pytest.mark.slow
 
 WARM_UP = {"learning_starts": 200, "batch_size": 64}
@@ -91,45 +87,6 @@ def settings(config: Any, overrides: dict[str, Any]) -> tuple[int, dict[str, Any
 
 def train(config: Any, overrides: dict[str, Any], folder: Path) -> Run:
     return rlrun.train(config, overrides=settings(config, overrides)[1], run_dir=folder, name="run", progress=False)
-
-
-def final_state(run: Run) -> dict[str, Any]:
-    """Tensors and statistics of the final checkpoint, flat."""
-    steps = run.directory.pointer("final")
-    assert steps is not None
-    checkpoint = read_checkpoint(run.directory, steps)
-    found: dict[str, Any] = {f"statistics.{name}": value for name, value in (checkpoint.statistics or {}).items()}
-
-    def collect(value: Any, name: str) -> None:
-        if isinstance(value, dict):
-            for key in value:
-                collect(value[key], f"{name}.{key}")
-        elif isinstance(value, list | tuple):
-            for index, item in enumerate(value):
-                collect(item, f"{name}.{index}")
-        else:
-            found[name] = value.detach().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-
-    collect(read_tensors(checkpoint.model_path), "model")
-    return found
-
-
-def assert_same(one: Run, other: Run) -> None:
-    first, second = final_state(one), final_state(other)
-    assert first.keys() == second.keys()
-    differing = [name for name in first if not np.array_equal(first[name], second[name])]
-    assert differing == []
-    for name in ("metrics.csv", "evaluations.csv", "episodes.csv"):
-        assert rows(one, name) == rows(other, name), name
-
-
-def rows(run: Run, name: str) -> list[dict[str, str]]:
-    """A CSV file of a run without what a clock measured."""
-    with (run.path / name).open(newline="") as stream:
-        return [
-            {column: value for column, value in row.items() if not column.startswith("time/")}
-            for row in csv.DictReader(stream)
-        ]
 
 
 class Killed(Exception):
@@ -326,7 +283,6 @@ def test_env_kwargs_reach_the_evaluation_env(action: int | None, expected: float
 OWN_MODULE = """
 import gymnasium as gym
 import numpy as np
-import torch
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 

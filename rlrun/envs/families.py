@@ -40,12 +40,13 @@ class Family:
     prints: bool = False
 
 
+_ATARI = Family("Atari", r"(ALE/\w+|\w+(NoFrameskip|Deterministic))-v\d+", "ale_py", deterministic_evaluation=False)
 _TABLE = (
     Family("classic control", r"(CartPole|MountainCar|MountainCarContinuous|Pendulum|Acrobot)-v\d+"),
     Family("Box2D", r"(LunarLander|LunarLanderContinuous|BipedalWalker|BipedalWalkerHardcore|CarRacing)-v\d+", "Box2D"),
     Family("toy text", r"(FrozenLake|FrozenLake8x8|Taxi|CliffWalking|CliffWalkingSlippery|Blackjack)-v\d+"),
     Family("Panda", r"Panda\w+-v\d+", "panda_gym", "panda", seed_every_reset=True, prints=True),
-    Family("Atari", r"(ALE/\w+|\w+(NoFrameskip|Deterministic))-v\d+", "ale_py", deterministic_evaluation=False),
+    _ATARI,
     Family("PyBullet", r"\w+BulletEnv-v\d+", "pybullet_envs_gymnasium", "bullet", prints=True),
     Family(
         "MuJoCo",
@@ -69,11 +70,24 @@ def family_of(env_id: str) -> Family:
 
     :raises UsageError: when a plug-in is broken and the table has no such family
     """
-    return _matching(_TABLE, env_id) or _matching(_plug_ins(), env_id) or _OWN
+    return _matching(_TABLE, env_id) or _matching(_plug_ins(), env_id) or (_ATARI if _is_old_atari(env_id) else _OWN)
 
 
 def _matching(families: Iterable[Family], env_id: str) -> Family | None:
     return next((family for family in families if re.fullmatch(family.pattern, env_id)), None)
+
+
+def _is_old_atari(env_id: str) -> bool:
+    """Whether an id is one like ``Breakout-v4``, which look like any others and are known to ale_py alone."""
+    if not re.fullmatch(r"[A-Z]\w+-v[04]", env_id):
+        return False
+    if env_id not in gym.registry:
+        try:
+            importlib.import_module("ale_py")
+        except ImportError:
+            return False
+    spec = gym.registry.get(env_id)
+    return spec is not None and str(spec.entry_point).startswith("ale_py")
 
 
 @contextlib.contextmanager
@@ -125,9 +139,9 @@ def import_family(env_id: str) -> Family:
 
 def check_registered(env_id: str) -> None:
     """Raise UsageError with the successor's name for a removed id, or the nearest name for an unknown one."""
-    if env_id in gym.registry:
-        return
     name, _, version = env_id.rpartition("-v")
+    if env_id in gym.registry and not _is_removed(env_id):
+        return
     newer = sorted((spec.version or 0, spec.id) for spec in gym.registry.values() if _base(spec.id) == name)
     if version.isdigit() and newer:
         successor = newer[-1][1]
@@ -141,6 +155,11 @@ def check_registered(env_id: str) -> None:
         or "A module that registers it goes into `env.imports`, or as `module:Id-v0`."
     )
     raise UsageError(f'there is no env "{env_id}".', hint)
+
+
+def _is_removed(env_id: str) -> bool:
+    """Gymnasium keeps the ids of MuJoCo's oldest envs, to say that they are gone when they are built."""
+    return family_of(env_id).name == "MuJoCo" and re.search(r"-v[23]$", env_id) is not None
 
 
 def _base(env_id: str) -> str:

@@ -21,7 +21,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from rlrun.envs.normalization import Statistics, get_statistics
 from rlrun.envs.recipe import find_normalizer
-from rlrun.errors import RlrunError, UsageError
+from rlrun.errors import UsageError
 from rlrun.runs.archive import read_statistics
 from rlrun.runs.directory import CHECKPOINTS, STATE, RunDirectory
 from rlrun.runs.files import os_errors_in_words, rename_into_place, sha256, sync_folder
@@ -107,14 +107,14 @@ def write_checkpoint(
 def read_checkpoint(run: RunDirectory, timesteps: int) -> Checkpoint:
     """A bundle, after its hashes are verified.
 
-    :raises RlrunError: when a file is missing or damaged
+    :raises UsageError: when a file is missing or damaged
     """
     path = run.checkpoint_path(timesteps)
     problem = damage(path)
     if problem:
         others = ", ".join(str(s) for s in run.checkpoint_steps() if s != timesteps)
         hint = f"Name another with --checkpoint: {others}." if others else "The run has no other checkpoint."
-        raise RlrunError(f"The checkpoint {path} is damaged: {problem}.", hint)
+        raise UsageError(f"The checkpoint {path} is damaged: {problem}.", hint)
     statistics = read_statistics(path / STATISTICS) if (path / STATISTICS).exists() else None
     return Checkpoint(path, timesteps, _read_state(path), statistics)
 
@@ -127,7 +127,7 @@ def _read_state(path: Path) -> dict[str, Any]:
             if not isinstance(state[key], kind):
                 raise TypeError(f"{key} is {type(state[key]).__name__}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RlrunError(f"{path / STATE} is not what rlrun writes ({error}).", "Use another checkpoint.") from None
+        raise UsageError(f"{path / STATE} is not what rlrun writes ({error}).", "Use another checkpoint.") from None
     return dict(state)
 
 

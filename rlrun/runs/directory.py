@@ -6,6 +6,7 @@ import datetime
 import errno
 import itertools
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -120,7 +121,7 @@ class RunDirectory:
         """Timesteps of the checkpoints on disk, ascending."""
         folder = self.path / CHECKPOINTS
         names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-        return sorted(int(name) for name in names if name.isdigit())
+        return sorted(number for name in names if (number := whole_number(name)) is not None)
 
     def checkpoint_path(self, timesteps: int) -> Path:
         """The folder of the checkpoint at a number of timesteps."""
@@ -134,10 +135,9 @@ class RunDirectory:
         """Timesteps of the checkpoint that ``best``, ``final`` or ``latest`` names; None when there is none."""
         try:
             text = (self.path / name).read_text().strip()
-        except OSError:
+        except (OSError, ValueError):
             return None
-        number = text.rpartition("/")[2]
-        return int(number) if number.isdigit() else None
+        return whole_number(text.rpartition("/")[2])
 
     def point(self, name: str, timesteps: int) -> None:
         """Make a pointer name a checkpoint."""
@@ -159,7 +159,7 @@ class RunDirectory:
                 if (number := self.pointer(name)) in steps:
                     return name, number
             return str(steps[-1]), steps[-1]
-        number = self.pointer(which) if which in POINTERS else _whole(which)
+        number = self.pointer(which) if which in POINTERS else whole_number(which)
         if which == "latest" and number not in steps:
             number = steps[-1]
         if number not in steps:
@@ -213,9 +213,10 @@ def _renamed_to_new(folder: Path, path: Path) -> bool:
     return True
 
 
-def _whole(text: str) -> int | None:
-    text = text.replace("_", "")
-    return int(text) if text.isdigit() else None
+def whole_number(text: str) -> int | None:
+    """The number that digits (with underscores) stand for; None for anything else."""
+    digits = text.replace("_", "")
+    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 20 else None
 
 
 def iterate_runs(root: Path) -> Iterator[RunDirectory]:
@@ -231,9 +232,9 @@ def find_run(text: str, root: Path) -> RunDirectory:
     :raises UsageError: for none, or more than one
     """
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(path):
         return RunDirectory.open(path)
-    if path.name == CONFIG and path.is_file():
+    if path.name == CONFIG and os.path.isfile(path):
         return RunDirectory.open(path.parent)
     runs = list(iterate_runs(root))
     if text == "latest":

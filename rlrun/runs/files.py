@@ -70,7 +70,12 @@ def rename_into_place(temporary: Path, final: Path) -> None:
     with os_errors_in_words(f"writing {final.name}"):
         if final.exists():
             final.rename(aside)
-        temporary.rename(final)
+        try:
+            temporary.rename(final)
+        except OSError:
+            if aside.exists():
+                aside.rename(final)
+            raise
         sync_folder(final.parent)
     shutil.rmtree(aside, ignore_errors=True)
 

@@ -161,7 +161,10 @@ def _hyperparameters(algorithm: Algorithm, data: Mapping[str, Any], model: Path)
     policy = next((aliases[name] for name in names if name in aliases), None)
     if policy is not None:
         found["policy"] = policy
-    elif names:
+    elif names and names[0].startswith(("stable_baselines3.", "sb3_contrib.")):
+        message = f"{model} holds a {names[0].rpartition('.')[2]}, which is no policy of {algorithm.name}."
+        raise UsageError(message, "Say with --algo which algorithm trained it.")
+    else:
         unread += names
     if data.get("use_sde") is True:
         found["use_sde"] = True

@@ -16,7 +16,7 @@ import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from rlrun.errors import RlrunError
+from rlrun.errors import UsageError
 
 FOLDER = "replay_buffer"
 _CHUNK_BYTES = 32 * 2**20
@@ -75,7 +75,7 @@ def _linked(previous: Path | None, target: Path) -> bool:
 def load_replay_buffer(buffer: ReplayBuffer, folder: Path, state: dict[str, Any]) -> None:
     """Fill a fresh buffer of the same shape from a checkpoint's files.
 
-    :raises RlrunError: when the files do not fit the buffer
+    :raises UsageError: when the files do not fit the buffer
     """
     targets = dict(arrays(buffer))
     filled = dict.fromkeys(targets, 0)
@@ -88,10 +88,10 @@ def load_replay_buffer(buffer: ReplayBuffer, folder: Path, state: dict[str, Any]
             targets[name][start:stop] = part
             filled[name] += stop - start
     except (OSError, ValueError, KeyError, TypeError, MemoryError) as error:
-        raise RlrunError(f"The replay buffer in {folder} does not fit this config: {error}.") from error
+        raise UsageError(f"The replay buffer in {folder} does not fit this config: {error}.") from error
     missing = [name for name, rows in filled.items() if rows != state["rows"]]
     if missing:
-        raise RlrunError(f"The replay buffer in {folder} does not fit this config: it lacks {', '.join(missing)}.")
+        raise UsageError(f"The replay buffer in {folder} does not fit this config: it lacks {', '.join(missing)}.")
     buffer.pos, buffer.full = state["pos"], state["full"]
     if isinstance(buffer, HerReplayBuffer):
         buffer._current_ep_start = np.array(state["current_ep_start"], dtype=np.int64)

@@ -11,7 +11,7 @@ from rlrun.algorithms.schedules import is_schedule_form, parse_schedule
 from rlrun.config.classes import make_importable
 from rlrun.config.loading import Override, dotted, leaves, read_source
 from rlrun.config.schema import Config
-from rlrun.errors import RlrunError, UsageError
+from rlrun.errors import UsageError
 from rlrun.runs.checkpoint import Checkpoint, forget_after, newest_resumable, remove_leftovers
 from rlrun.runs.directory import CONFIG, RunDirectory
 from rlrun.runs.files import to_yaml, write_whole
@@ -86,7 +86,7 @@ def _choose(run: RunDirectory, wishes: Wishes, say: Callable[[str], None]) -> Ch
     for sentence in passed_over:
         say(f"warning: {sentence} An older one is used.")
     if checkpoint is None and passed_over:
-        raise RlrunError(f"The run {run.name} has no whole checkpoint. {' '.join(passed_over)}", "Train it anew.")
+        raise UsageError(f"The run {run.name} has no whole checkpoint. {' '.join(passed_over)}", "Train it anew.")
     if checkpoint is None:
         say(f"The run {run.name} has no checkpoint yet, so it starts from the beginning.")
     elif wishes.exact:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -13,6 +14,7 @@ import numpy as np
 from stable_baselines3.common.logger import KVWriter, Logger
 
 from rlrun.evaluation.statistics import Evaluation
+from rlrun.runs.directory import whole_number
 from rlrun.runs.files import os_errors_in_words, write_whole
 
 _STEP = "timesteps"
@@ -35,13 +37,16 @@ class CsvFile:
         self._stream = path.open("a", newline="", encoding="utf-8")
 
     def _cut_back(self, keep_until: int) -> None:
-        with self.path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.reader(stream))
+        rows = _whole_rows(self.path)
         if not rows or not rows[0] or rows[0][0] != _STEP:
             self.path.unlink()
             return
         self._columns = rows[0]
-        kept = [row for row in rows[1:] if len(row) == len(rows[0]) and row[0].isdigit() and int(row[0]) <= keep_until]
+        kept = [
+            row
+            for row in rows[1:]
+            if len(row) == len(rows[0]) and (steps := whole_number(row[0])) is not None and steps <= keep_until
+        ]
         write_whole(self.path, "".join(map(_line, [self._columns, *kept])))
 
     def add(self, timesteps: int, values: Mapping[str, Any]) -> None:
@@ -54,11 +59,12 @@ class CsvFile:
             self._stream.write(_line([row.get(name, "") for name in self._columns]))
 
     def _widen(self, new: list[str]) -> None:
-        self.close()
-        with self.path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.reader(stream))[1:]
-        self._columns += new
-        write_whole(self.path, "".join(map(_line, [self._columns, *(row + [""] * len(new) for row in rows)])))
+        self.flush()
+        rows = _whole_rows(self.path)[1:]
+        columns = [*self._columns, *new]
+        write_whole(self.path, "".join(map(_line, [columns, *(row + [""] * len(new) for row in rows)])))
+        self._columns = columns
+        self._stream.close()
         self._stream = self.path.open("a", newline="", encoding="utf-8")
 
     def flush(self, to_disk: bool = False) -> None:
@@ -72,6 +78,15 @@ class CsvFile:
         """Write out what is left and close."""
         with os_errors_in_words(f"writing {self.path.name}"):
             self._stream.close()
+
+
+def _whole_rows(path: Path) -> list[list[str]]:
+    """The rows of a CSV file of which a process that died may have left the last one torn, anywhere in it."""
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    try:
+        return list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))  # the rest is torn
+    except csv.Error:
+        return []
 
 
 def _line(values: Sequence[Any]) -> str:
@@ -110,8 +125,9 @@ class RunFiles:
 
     def close(self) -> None:
         """Close all three."""
-        for file in (self.metrics, self.evaluations, self.episodes):
-            file.close()
+        with contextlib.ExitStack() as stack:
+            for file in (self.metrics, self.evaluations, self.episodes):
+                stack.callback(file.close)
 
 
 class MetricsWriter(KVWriter):
@@ -131,10 +147,10 @@ class MetricsWriter(KVWriter):
         """The file is closed with the run's other files."""
 
 
-def pending_values(logger: Logger) -> dict[str, list[float]]:
+def pending_values(logger: Logger) -> dict[str, list[Any]]:
     """What was logged since the last row: the value and how many numbers it is the mean of, by name."""
     return {
-        name: [float(value), logger.name_to_count[name]]
+        name: [value.item() if isinstance(value, np.generic) else value, logger.name_to_count[name]]
         for name, value in logger.name_to_value.items()
         if isinstance(value, int | float | np.number)
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlrun.config.locate import (
+    all_configs,
     configs_in,
     find_by_env,
     find_config,
@@ -93,5 +94,20 @@ def test_configs_in_a_folder_are_named_by_env_and_algorithm(tmp_path: Path) -> N
     (tmp_path / "Env-v0" / "ppo-fast.yaml").touch()
     (tmp_path / "Env-v0" / "notes.txt").touch()
     (tmp_path / "stray.yaml").touch()
-    assert configs_in(tmp_path) == {"Env-v0/ppo-fast": tmp_path / "Env-v0" / "ppo-fast.yaml"}
-    assert configs_in(tmp_path / "nothing") == {}
+    (tmp_path / "Env-v0" / "deeper").mkdir()
+    (tmp_path / "Env-v0" / "deeper" / "a2c.yml").touch()
+    assert configs_in(tmp_path) == {
+        "Env-v0/deeper/a2c": tmp_path / "Env-v0" / "deeper" / "a2c.yml",
+        "Env-v0/ppo-fast": tmp_path / "Env-v0" / "ppo-fast.yaml",
+        "stray": tmp_path / "stray.yaml",
+    }
+
+
+def test_all_configs_are_the_users_own_or_else_the_shipped_ones(folder: Path) -> None:
+    assert all_configs() == shipped_configs()
+    (folder / "configs").mkdir()
+    with pytest.raises(UsageError, match="no config"):
+        all_configs()
+    (folder / "configs" / "mine.yaml").touch()
+    assert list(all_configs()) == ["mine"]
+    assert configs_in(folder / "nothing") == {}
