@@ -40,13 +40,12 @@ class Family:
     prints: bool = False
 
 
-_ATARI = Family("Atari", r"(ALE/\w+|\w+(NoFrameskip|Deterministic))-v\d+", "ale_py", deterministic_evaluation=False)
 _TABLE = (
     Family("classic control", r"(CartPole|MountainCar|MountainCarContinuous|Pendulum|Acrobot)-v\d+"),
     Family("Box2D", r"(LunarLander|LunarLanderContinuous|BipedalWalker|BipedalWalkerHardcore|CarRacing)-v\d+", "Box2D"),
     Family("toy text", r"(FrozenLake|FrozenLake8x8|Taxi|CliffWalking|CliffWalkingSlippery|Blackjack)-v\d+"),
     Family("Panda", r"Panda\w+-v\d+", "panda_gym", "panda", seed_every_reset=True, prints=True),
-    _ATARI,
+    Family("Atari", r"(ALE/\w+|\w+(NoFrameskip|Deterministic))-v\d+", "ale_py", deterministic_evaluation=False),
     Family("PyBullet", r"\w+BulletEnv-v\d+", "pybullet_envs_gymnasium", "bullet", prints=True),
     Family(
         "MuJoCo",
@@ -70,24 +69,11 @@ def family_of(env_id: str) -> Family:
 
     :raises UsageError: when a plug-in is broken and the table has no such family
     """
-    return _matching(_TABLE, env_id) or _matching(_plug_ins(), env_id) or (_ATARI if _is_old_atari(env_id) else _OWN)
+    return _matching(_TABLE, env_id) or _matching(_plug_ins(), env_id) or _OWN
 
 
 def _matching(families: Iterable[Family], env_id: str) -> Family | None:
     return next((family for family in families if re.fullmatch(family.pattern, env_id)), None)
-
-
-def _is_old_atari(env_id: str) -> bool:
-    """Whether an id is one like ``Breakout-v4``, which look like any others and are known to ale_py alone."""
-    if not re.fullmatch(r"[A-Z]\w+-v[04]", env_id):
-        return False
-    if env_id not in gym.registry:
-        try:
-            importlib.import_module("ale_py")
-        except ImportError:
-            return False
-    spec = gym.registry.get(env_id)
-    return spec is not None and str(spec.entry_point).startswith("ale_py")
 
 
 @contextlib.contextmanager

@@ -230,10 +230,3 @@ def test_ids_that_their_packages_only_keep_to_refuse_them_name_their_successor(o
     with pytest.raises(UsageError) as caught:
         check_registered(old)
     assert successor in caught.value.message
-
-
-@pytest.mark.parametrize(
-    ("env_id", "family"), [("Breakout-v4", "Atari"), ("Pong-v0", "Atari"), ("Mine-v0", "user's own")]
-)
-def test_ataris_old_ids_are_told_from_the_users_own(env_id: str, family: str) -> None:
-    assert family_of(env_id).name == family
