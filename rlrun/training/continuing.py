@@ -66,9 +66,12 @@ def prepare(run: RunDirectory, wishes: Wishes, say: Callable[[str], None]) -> tu
     before = run.config()
     checkpoint = _choose(run, wishes, say)
     done = checkpoint.timesteps if checkpoint else 0
-    config = _changed(run, before, wishes, done)
-    if checkpoint is not None and checkpoint.state["session"]["ended_by"] and config.total_timesteps > done:
+    config = _changed(run, before, wishes, checkpoint)
+    # A process may have died between reopening a finished run and its next checkpoint.
+    reopens = wishes.total_timesteps is not None or run.manifest().get("reopened_at") == done
+    if checkpoint is not None and checkpoint.state["session"]["ended_by"] and config.total_timesteps > done and reopens:
         checkpoint = _reopened(run, checkpoint, config)
+        run.update_manifest({"reopened_at": done})
     remove_leftovers(run)
     forget_after(run, checkpoint)
     changes = _differences(before, config)
@@ -97,7 +100,7 @@ def _choose(run: RunDirectory, wishes: Wishes, say: Callable[[str], None]) -> Ch
     return checkpoint
 
 
-def _changed(run: RunDirectory, config: Config, wishes: Wishes, done: int) -> Config:
+def _changed(run: RunDirectory, config: Config, wishes: Wishes, checkpoint: Checkpoint | None) -> Config:
     """The run's config with what the user wants changed, checked in full."""
     for override in wishes.overrides:
         if not any(f"{override.key}.".startswith(f"{key}.") for key in (*_CHANGEABLE, *_ANY_TIME)):
@@ -105,11 +108,12 @@ def _changed(run: RunDirectory, config: Config, wishes: Wishes, done: int) -> Co
             raise UsageError(message, f"What can: {', '.join((*_CHANGEABLE, *_ANY_TIME))}; for the budget --timesteps.")
     if wishes.overrides:
         make_importable(run.manifest().get("import_paths", ()))
-        # What the run started from may be gone by now, and is not needed any more.
-        given = [*wishes.overrides, Override("init_from", None, "")]
+        # What the run started from may be gone by now. What it goes on from must fit the changes.
+        weights = str(checkpoint.model_path) if checkpoint else None
+        given = [*wishes.overrides, Override("init_from", weights, "")]
         planned = make_plan(read_source(run.path / CONFIG, given)).config
         config = planned.model_copy(update={"init_from": config.init_from})
-    total = wishes.total_timesteps
+    total, done = wishes.total_timesteps, checkpoint.timesteps if checkpoint else 0
     if total is None or total == config.total_timesteps:
         return config
     if total < done:
