@@ -131,7 +131,7 @@ def inspect(path: Path, run_dir: Path) -> dict[str, Any]:
     """
     if path.suffix == ".pkl" and path.is_file():
         return _inspect_pickle(path)
-    if (path.is_dir() and not (path / CONFIG).exists()) or path.suffix == ".zip":
+    if (path.is_dir() and not (path / CONFIG).exists()) or (path.is_file() and path.name != CONFIG):
         return _inspect_model(path)
     return _inspect_run(find_run(str(path), run_dir))
 

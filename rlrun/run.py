@@ -258,10 +258,10 @@ class Run:
 
     def whereabouts(self) -> dict[str, str]:
         """Where the best model is, and the commands for a closer look."""
-        pointers = ((name, self.directory.pointer(name)) for name in ("best", "final", "latest"))
-        steps = next((steps for _, steps in pointers if steps is not None), None)
+        pointers = (self.directory.pointer(name) for name in ("best", "final", "latest"))
+        models = (self.directory.checkpoint_path(steps) / "model.zip" for steps in pointers if steps is not None)
         return {
-            "model": str(self.directory.checkpoint_path(steps) / "model.zip") if steps is not None else "",
+            "model": str(next((model for model in models if model.exists()), "")),
             "curves": f"tensorboard --logdir {self.path}",
             "again": f"rlrun eval {self.path}",
         }

@@ -283,6 +283,7 @@ def test_env_kwargs_reach_the_evaluation_env(action: int | None, expected: float
 OWN_MODULE = """
 import gymnasium as gym
 import numpy as np
+import torch
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from stable_baselines3 import PPO
 
 from rlrun import cli
 
@@ -36,6 +38,8 @@ def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
             position = words.index("--timesteps")
             del words[position : position + 2]
         words += ["--timesteps", "2048", "--set", "evaluation.every=1024", "--set", "checkpoint.every=1024"]
+    if words[0] == "resume" and "--timesteps" in words:
+        words[words.index("--timesteps") + 1] = "4096"
     code = cli.run(words)
     shown = capsys.readouterr()
     assert code == 0, f"{command}\n{shown.err}"
@@ -91,6 +95,12 @@ def test_the_commands_of_the_running_guide_run(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     (workplace / "my.yaml").write_text("algo: ppo\nenv: {id: CartPole-v1}\ntotal_timesteps: 2048\n")
+    log = workplace / "logs" / "ppo" / "CartPole-v1_1"
+    (log / "CartPole-v1").mkdir(parents=True)
+    ordered = "!!python/object/apply:collections.OrderedDict\n- "
+    (log / "CartPole-v1" / "args.yml").write_text(f"{ordered}- - algo\n    - ppo\n  - - env\n    - CartPole-v1\n")
+    PPO("MlpPolicy", "CartPole-v1").save(workplace / "model.zip")
+    shutil.copy(workplace / "model.zip", log / "CartPole-v1.zip")
     for command in commands(RUNNING):
         text = command.replace("$SLURM_ARRAY_TASK_ID", "3").replace(" RUN", " job-3")
         text = text.replace("gravity=-5", "sutton_barto_reward=true").replace("--fail-under 475", "--fail-under 0")

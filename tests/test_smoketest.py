@@ -2,9 +2,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
+import psutil
 import pytest
 
 import rlrun
@@ -137,3 +143,20 @@ def test_every_shipped_config_passes():
     report = rlrun.smoke()
     assert report.passed, report.rows()
     assert all(case.detail == "" for case in report.cases if case.result == "passed")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_no_child_and_no_folder(number: int, code: int, folder: Path):
+    (folder / "sleeping_env.py").write_text("import time\ntime.sleep(300)\n")
+    (folder / "sleeping.yaml").write_text("algo: ppo\nenv: {id: 'sleeping_env:Env'}\ntotal_timesteps: 100\n")
+    (folder / "tmp").mkdir()
+    command = [sys.executable, "-m", "rlrun", "smoke", "sleeping.yaml"]
+    process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(folder / "tmp")}, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (children := psutil.Process(process.pid).children()) or not list((folder / "tmp").iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(30) == code
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    assert list((folder / "tmp").iterdir()) == []

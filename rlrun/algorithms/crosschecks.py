@@ -97,13 +97,14 @@ def _action_masks(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
     return [Finding(("algo",), f"{algorithm.name} needs an env that says which actions are allowed.", hint)]
 
 
-_READABLE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+# Observation spaces that SB3's policies read, alone or in a Dict.
+READABLE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
 def _observation_space(facts: EnvFacts) -> list[Finding]:
     space = facts.observation_space
     leaves = space.spaces.values() if isinstance(space, spaces.Dict) else (space,)
-    unreadable = [leaf for leaf in leaves if not isinstance(leaf, _READABLE)]
+    unreadable = [leaf for leaf in leaves if not isinstance(leaf, READABLE)]
     if not unreadable:
         return []
     message = f"SB3 cannot read observations of kind {type(unreadable[0]).__name__}."

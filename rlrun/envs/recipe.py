@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import enum
 import itertools
-import signal
+import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import gymnasium as gym
@@ -41,12 +40,10 @@ from rlrun.envs.families import c_output_discarded, check_registered, import_fam
 from rlrun.envs.keywords import keyword_hint
 from rlrun.envs.normalization import Statistics, set_statistics
 from rlrun.envs.recording import RecordedVecEnv, Recorder
-from rlrun.envs.seeding import SeededResets, Stream, endless_seeds
+from rlrun.envs.seeding import SeededResets, Stream, draw_seeds, endless_seeds, seed_global_generators
 from rlrun.envs.workers import start_workers
 from rlrun.envs.wrappers import KNOWN, check_kwargs, wrapper_class
 from rlrun.errors import RlrunError, UsageError
-
-_GRACE = 30  # seconds that a worker lives on after SIGTERM
 
 
 class Role(enum.Enum):
@@ -123,15 +120,12 @@ class EnvRecipe:
 
         :return: the outermost VecEnv, ``env.n_envs`` wide, and its innermost wrapper
         """
-        restartable = RestartableVecEnv(self._make_training_base)
-        return self._wrap_vec(restartable, Role.TRAIN), restartable
-
-    def _make_training_base(self, cut: int) -> VecEnv:
-        in_workers = self.env.vec == "workers"
         makers: list[Callable[[], gym.Env[Any, Any]]] = [
-            partial(_make_training_env, self, cut, index, in_workers) for index in range(self.env.n_envs)
+            partial(Rebuildable, partial(_make_training_env, self, index)) for index in range(self.env.n_envs)
         ]
-        return start_workers(makers) if in_workers else DummyVecEnv(makers)
+        base = start_workers(makers) if self.env.vec == "workers" else DummyVecEnv(makers)
+        restartable = RestartableVecEnv(base)
+        return self._wrap_vec(restartable, Role.TRAIN), restartable
 
     def _wrap_vec(self, venv: VecEnv, role: Role) -> VecEnv:
         if self.env.frame_stack:
@@ -178,33 +172,34 @@ class EnvRecipe:
         return _constructed(name, partial(cls, env, **settings))
 
 
-class RestartableVecEnv(RecordedVecEnv):
-    """Envs that can be thrown away and built anew while everything wrapped around them stays.
+class Rebuildable(gym.Wrapper[Any, Any, Any, Any]):
+    """An env that is thrown away and built anew in its place, and in its process: starting a worker takes seconds.
 
-    :param make: builds them from the number of timesteps at which they start
+    :param make: builds it from the number of timesteps at which it starts
     """
 
-    def __init__(self, make: Callable[[int], VecEnv]) -> None:
+    def __init__(self, make: Callable[[int], gym.Env[Any, Any]]) -> None:
         self._make = make
         super().__init__(make(0))
 
+    def rebuild(self, timesteps: int) -> None:
+        """Close the env and build a fresh one. Reset it next."""
+        self.env.close()
+        self.env = self._make(timesteps)
+
+
+class RestartableVecEnv(RecordedVecEnv):
+    """Envs that can be thrown away and built anew while everything wrapped around them stays."""
+
     def restart(self, timesteps: int) -> None:
-        """Close the envs and build fresh ones, whose resets are seeded by ``timesteps``. Reset them next."""
-        self.venv.close()
-        self.venv = self._make(timesteps)
+        """Build fresh envs, whose resets are seeded by ``timesteps``. Reset them next."""
+        self.venv.env_method("rebuild", timesteps)
 
 
-def _make_training_env(recipe: EnvRecipe, cut: int, index: int, in_worker: bool) -> gym.Env[Any, Any]:
-    if in_worker:  # signals to the whole group are for the parent, which closes its workers itself
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, _outlive_the_parent_shortly)
+def _make_training_env(recipe: EnvRecipe, index: int, cut: int) -> gym.Env[Any, Any]:
+    if multiprocessing.parent_process() is not None:  # in a worker nobody else seeds what an env may draw from
+        seed_global_generators(draw_seeds(recipe.seed, Stream.TRAIN_ENVS, 1, cut, index, 0)[0])
     return recipe.make(Role.TRAIN, endless_seeds(recipe.seed, Stream.TRAIN_ENVS, cut, index))
-
-
-def _outlive_the_parent_shortly(number: int, frame: FrameType | None) -> None:
-    """Leave the parent time to save and to close its workers, and end anyway if it does not."""
-    if hasattr(signal, "alarm"):
-        signal.alarm(_GRACE)
 
 
 def find_normalizer(venv: VecEnv) -> VecNormalize | None:

@@ -7,6 +7,7 @@ other and of how many numbers are drawn from them.
 stream                  what draws from it                                            key
 ======================  ============================================================  ==================
 TRAIN_ENVS              resets of the training envs                                   cut, env index
+                        a worker's own global generators                              cut, env index, 0
 EVALUATION_IN_TRAINING  resets of the evaluation envs, the same at every evaluation   none
 EVALUATION              resets of ``rlrun eval``'s envs                               none
 LEARNER                 torch, NumPy and Python generators, action-space sampling     cut

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import gymnasium as gym
@@ -13,6 +15,9 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 from rlrun.errors import RlrunError, UsageError
 
 Make = Callable[[], gym.Env[Any, Any]]
+
+
+_GRACE = 30  # seconds that a worker lives on after SIGTERM
 
 
 class _Unbuilt(gym.Wrapper[Any, Any, Any, Any]):
@@ -43,7 +48,16 @@ def start_workers(makers: Sequence[Make]) -> SubprocVecEnv:
 
 
 def _built(make: Make) -> gym.Env[Any, Any]:
+    # Signals to the whole group are for the parent, which closes its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _outlive_the_parent_shortly)
     try:
         return make()
     except RlrunError as error:
         return _Unbuilt(error)
+
+
+def _outlive_the_parent_shortly(number: int, frame: FrameType | None) -> None:
+    """Leave the parent time to save and to close its workers, and end anyway if it does not."""
+    if hasattr(signal, "alarm"):
+        signal.alarm(_GRACE)

@@ -10,7 +10,7 @@ import gymnasium as gym
 import psutil
 from gymnasium import spaces
 
-from rlrun.algorithms.crosschecks import EnvFacts, default_policy, replay_buffer_bytes
+from rlrun.algorithms.crosschecks import READABLE, EnvFacts, default_policy, replay_buffer_bytes
 from rlrun.algorithms.registry import Algorithm
 from rlrun.config.schema import EnvConfig
 from rlrun.config.signatures import keyword_parameters
@@ -24,7 +24,6 @@ CHECKPOINTS = 10  # in a run, unless episodes are too long for that
 _MOST_MEMORY = 6 * 2**30  # bytes of a replay buffer: Atari's takes 5.3 GiB for 100,000 timesteps
 _ROLLOUTS = 100  # in a budget at least: the last one is played to its end, and a shorter budget is still met well
 _IMAGE_ROLLOUT = 128  # steps of one env between updates; SB3's defaults are meant for short observations
-_READABLE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ def suggest(env_id: str, algorithm: Algorithm) -> Suggestions:
             venv, _ = _recipe(env_id, wrapping).make_training_vec()
             venv.close()
             found = venv.observation_space, venv.action_space
-    unreadable = [leaf for leaf in _leaves(found[0]) if not isinstance(leaf, _READABLE)]
+    unreadable = [leaf for leaf in _leaves(found[0]) if not isinstance(leaf, READABLE)]
     if unreadable:
         message = f"{env_id} gives observations that no policy of SB3's can read: {unreadable[0]}."
         raise UsageError(message, "Write a wrapper that makes vectors or images of them.")
@@ -197,6 +196,6 @@ def _wrapping(env_id: str, single: gym.Env[Any, Any]) -> tuple[dict[str, Any], s
         return {"wrappers": ["AtariWrapper"], "frame_stack": 4}, why
     if family == "MiniGrid":
         return {"wrappers": ["FlatObsWrapper"]}, "The grid and the mission as one vector."
-    if not all(isinstance(leaf, _READABLE) for leaf in _leaves(single.observation_space)):
+    if not all(isinstance(leaf, READABLE) for leaf in _leaves(single.observation_space)):
         return {"wrappers": ["FlattenObservation"]}, "SB3's policies read vectors, images and flat dicts only."
     return {}, ""

@@ -62,3 +62,41 @@ def test_workers_whose_envs_were_built_are_left_alone(folder: Path) -> None:
     venv, _ = recipe("Good", folder).make_training_vec()
     assert venv.observation_space == gym.spaces.Box(-1, 1, (1,))
     venv.close()
+
+
+DRAWS = """
+import os
+
+import gymnasium as gym
+import numpy as np
+
+
+class Draws(gym.Env):
+    observation_space = gym.spaces.Box(0, 1e9, (2,), np.float64)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.array([np.random.random(), os.getpid()]), {}
+
+    def step(self, action):
+        return np.array([np.random.random(), os.getpid()]), 0.0, False, False, {}
+"""
+
+
+def test_workers_live_on_when_their_envs_are_built_anew_and_global_generators_repeat(folder: Path) -> None:
+    (folder / "drawing_env.py").write_text(DRAWS)
+    env = EnvConfig.model_validate({"id": "drawing_env:Draws", "n_envs": 2, "vec": "workers"})
+    venv, restartable = EnvRecipe(env, None, 0, {}, (str(folder),)).make_training_vec()
+    try:
+        first = venv.reset()
+        restartable.restart(100)
+        other = venv.reset()
+        restartable.restart(0)
+        again = venv.reset()
+    finally:
+        venv.close()
+    assert (first[:, 1] == other[:, 1]).all()
+    assert first[0, 1] != first[1, 1]
+    assert (first == again).all()
+    assert (first[:, 0] != other[:, 0]).all()
+    assert first[0, 0] != first[1, 0]
