@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import html
 import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -260,11 +261,10 @@ class Run:
         """Where the best model is, and the commands for a closer look."""
         pointers = (self.directory.pointer(name) for name in ("best", "final", "latest"))
         models = (self.directory.checkpoint_path(steps) / "model.zip" for steps in pointers if steps is not None)
-        return {
-            "model": str(next((model for model in models if model.exists()), "")),
-            "curves": f"tensorboard --logdir {self.path}",
-            "again": f"rlrun eval {self.path}",
-        }
+        found = {"model": str(next((model for model in models if model.exists()), ""))}
+        if (self.path / "tensorboard").is_dir():
+            found["curves"] = f"tensorboard --logdir {shlex.quote(str(self.path))}"
+        return {**found, "again": f"rlrun eval {shlex.quote(str(self.path))}"}
 
     def listing(self) -> dict[str, Any]:
         """One row of ``rlrun runs``, from the manifest alone."""
