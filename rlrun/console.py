@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rlrun.errors import ConfigError, RlrunError
+from rlrun.words import duration, number
 
 # Where reports go; None: wherever sys.stdout is when they are written.
 _reports: TextIO | None = None
@@ -133,40 +134,6 @@ def print_facts(facts: Mapping[str, Any]) -> None:
             say(f"{name:<{width}}  {value}")
 
 
-def describe_evaluation(result: Mapping[str, Any]) -> str:
-    """``500.0 ± 0.0 over 20 episodes, 95 % interval [500.0, 500.0]`` of an evaluation's plain values."""
-    digits = 1 if abs(result["mean_return"]) >= 10 else 2
-    text = f"{result['mean_return']:.{digits}f} ± {result['std_return']:.{digits}f} over {result['episodes']} episodes"
-    if result.get("ci95"):
-        low, high = result["ci95"]
-        text += f", 95 % interval [{low:.{digits}f}, {high:.{digits}f}]"
-    if result.get("success_rate") is not None:
-        text += f", success rate {result['success_rate']:.2f}"
-    return text
-
-
-def _number(value: float) -> str:
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-
-
-def duration(seconds: float) -> str:
-    """``1 h 02 min`` or ``12 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def size(number: float) -> str:
-    """``1.5 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000 or unit == "GB":
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return ""
-
-
 class LineReporter:
     """Progress as plain lines on stderr, for logs: a line whenever a tenth of the budget is done."""
 
@@ -190,11 +157,11 @@ class LineReporter:
         speed = (timesteps - self._before) / max(time.monotonic() - self._began, 1e-9)
         left = duration(max(0, self._total - timesteps) / max(speed, 1e-9))
         text = f"{timesteps:,}/{self._total:,} timesteps, {speed:,.0f}/s, {left} left"
-        note(text if mean_return is None else f"{text}, training return {_number(mean_return)}")
+        note(text if mean_return is None else f"{text}, training return {number(mean_return)}")
 
     def evaluated(self, timesteps: int, evaluation: Any, is_best: bool) -> None:
         """See rlrun.training.progress.Reporter."""
-        text = f"evaluation at {timesteps:,}: {_number(evaluation.mean_return)} ± {_number(evaluation.std_return)}"
+        text = f"evaluation at {timesteps:,}: {number(evaluation.mean_return)} ± {number(evaluation.std_return)}"
         note(text + (" (best so far)" if is_best else ""))
 
     def said(self, message: str) -> None:
@@ -239,12 +206,12 @@ class BarReporter:
     def progressed(self, timesteps: int, mean_return: float | None) -> None:
         """See rlrun.training.progress.Reporter."""
         speed = (timesteps - self._before) / max(time.monotonic() - self._began, 1e-9)
-        shown = "-" if mean_return is None else _number(mean_return)
+        shown = "-" if mean_return is None else number(mean_return)
         self._bar.update(self._task, completed=timesteps, speed=speed, training=shown)
 
     def evaluated(self, timesteps: int, evaluation: Any, is_best: bool) -> None:
         """See rlrun.training.progress.Reporter."""
-        self._bar.update(self._task, evaluated=_number(evaluation.mean_return))
+        self._bar.update(self._task, evaluated=number(evaluation.mean_return))
 
     def said(self, message: str) -> None:
         """See rlrun.training.progress.Reporter."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import html
-import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -14,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlrun.config.loading import Override, Source, read_source, validate
-from rlrun.console import describe_evaluation, duration, note, size, terminal_reporter
+from rlrun.console import note, terminal_reporter
 from rlrun.errors import ConfigError, Problem, UsageError
 from rlrun.runs.directory import RunDirectory
 from rlrun.runs.files import write_json
-from rlrun.runs.lock import holder_of
+from rlrun.runs.summary import RESULTS, listing, status_of, stored_results, summarize
+from rlrun.words import describe_run
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from rlrun.runs.load import Agent
     from rlrun.training.progress import Reporter
 
-_RESULTS = "results.json"
 # What may be changed when an existing run is evaluated; anything else would be another agent.
 _EVALUATION_KEYS = ("env.kwargs", "evaluation")
 
@@ -95,8 +93,7 @@ class Run:
     @property
     def status(self) -> str:
         """``finished``, ``running``, ``interrupted``, ``paused``, ``failed``, or ``killed``: its process is gone."""
-        status = str(self.manifest.get("status", "unknown"))
-        return "killed" if status in ("created", "running") and holder_of(self.path) is None else status
+        return status_of(self.directory)
 
     @cached_property
     def model(self) -> BaseAlgorithm:
@@ -179,83 +176,12 @@ class Run:
         return Run(resume_training(self.directory, reporter_for(progress), wishes, began))
 
     def summary(self) -> dict[str, Any]:
-        """What ``rlrun show`` prints, as plain values."""
-        manifest, config = self.manifest, self.config
-        pointers = {name: self.directory.pointer(name) for name in ("best", "final", "latest")}
-        return {
-            "run": str(self.path),
-            "status": self.status,
-            "algo": config.algo,
-            "env": config.env.id,
-            "seed": config.seed,
-            "timesteps": manifest.get("timesteps"),
-            "total_timesteps": config.total_timesteps,
-            "seconds": manifest.get("seconds"),
-            "created": manifest.get("created"),
-            "ended_by": manifest.get("ended_by") or manifest.get("stopped_by"),
-            "error": manifest.get("error"),
-            "notes": manifest.get("notes"),
-            "parent": manifest.get("parent"),
-            "checkpoints": self.directory.checkpoint_steps(),
-            **pointers,
-            **self._exactness(),
-            "last_evaluation": _last_evaluation(self.path),
-            "results": self._stored_results(),
-            "bytes": self.directory.size(),
-            "versions": manifest.get("versions"),
-            "hardware": manifest.get("hardware"),
-            "git": manifest.get("git"),
-            "command": manifest.get("command"),
-        }
-
-    def _exactness(self) -> dict[str, Any]:
-        """Whether the run ends, or ended, with the bytes of one that nobody interrupted."""
-        steps = self.directory.checkpoint_steps()
-        states = {number: self.directory.checkpoint_state(number) for number in steps}
-        unscheduled = [number for number, state in states.items() if state.get("scheduled") is False]
-        resumable = [number for number, state in states.items() if state.get("resumable")]
-        cuts = list(self.manifest.get("extra_cuts") or ())
-        goes_on_inexactly = self.status != "finished" and resumable[-1:] == unscheduled[-1:] != []
-        exact = self.config.checkpoint.exact and not cuts and not goes_on_inexactly
-        return {"unscheduled": unscheduled, "extra_cuts": cuts, "resume": "exact" if exact else "approximate"}
+        """What ``rlrun show --json`` prints."""
+        return summarize(self.directory)
 
     def description(self) -> dict[str, str]:
         """The same in words, for people."""
-        values = self.summary()
-        done, budget = values["timesteps"] or 0, values["total_timesteps"]
-        last = values["last_evaluation"]
-        kept = [
-            f"{steps:,}"
-            + "".join(f" ({name})" for name in ("best", "final") if values[name] == steps)
-            + (" (unscheduled)" if steps in values["unscheduled"] else "")
-            for steps in values["checkpoints"]
-        ]
-        words = {
-            "run": values["run"],
-            "status": values["status"]
-            + (f" ({values['ended_by']})" if values["ended_by"] not in (None, values["status"]) else ""),
-            "error": values["error"] or "",
-            "what": f"{values['algo']} on {values['env']}, seed {values['seed']}",
-            "timesteps": f"{done:,} of {budget:,}",
-            "time": duration(values["seconds"] or 0),
-            "checkpoints": ", ".join(kept),
-            "resume": _exactness_in_words(values),
-            "last evaluation": "",
-            "final model": "",
-            "best model": "",
-            "notes": "; ".join(values["notes"] or ()),
-            "size": size(values["bytes"]),
-            "machine": "{cpu}, {cores} cores".format(**values["hardware"]) if values["hardware"] else "",
-            "versions": ", ".join(f"{name} {v}" for name, v in (values["versions"] or {}).items()),
-            "git": "{commit}{dirty}".format(**_git_words(values["git"])) if values["git"] else "",
-            "command": " ".join(values["command"] or ()),
-        }
-        if last:
-            played = f"{last['mean_return']:.2f} over {last['episodes']} episodes"
-            words["last evaluation"] = f"{played}, in training at {last['timesteps']:,} timesteps"
-        for name, result in (values["results"] or {}).items():
-            words[f"{name} model"] = describe_evaluation(result)
-        return words
+        return describe_run(self.summary())
 
     def whereabouts(self) -> dict[str, str]:
         """Where the best model is, and the commands for a closer look."""
@@ -267,17 +193,8 @@ class Run:
         return {**found, "again": f"rlrun eval {shlex.quote(str(self.path))}"}
 
     def listing(self) -> dict[str, Any]:
-        """One row of ``rlrun runs``, from the manifest alone."""
-        manifest = self.manifest
-        seconds = manifest.get("seconds")
-        return {
-            "run": "/".join(self.path.parts[-3:]),
-            "status": self.status,
-            "seed": manifest.get("seed"),
-            "timesteps": manifest.get("timesteps"),
-            "seconds": None if seconds is None else round(seconds, 1),
-            "return": manifest.get("mean_return"),
-        }
+        """One row of ``rlrun runs``."""
+        return listing(self.directory)
 
     def training_summary(self) -> dict[str, Any]:
         """The JSON of ``rlrun train --json``; evaluates the final and the best checkpoint when the run is finished."""
@@ -302,7 +219,7 @@ class Run:
         final, best = (self.directory.pointer(name) for name in ("final", "best"))
         if final is None or self.config.evaluation.episodes == 0:
             return {"final": None, "best": None}
-        stored = self._stored_results()
+        stored = stored_results(self.directory)
         if stored is not None and stored["final"]["timesteps"] == final:
             return stored
         at_end = self.evaluate(checkpoint="final").as_dict()
@@ -310,15 +227,9 @@ class Run:
             best = final
         at_best = {**at_end, "checkpoint": "best"} if best == final else self.evaluate(checkpoint="best").as_dict()
         results = {"final": at_end, "best": at_best}
-        write_json(self.path / _RESULTS, results)
+        write_json(self.path / RESULTS, results)
         self.directory.update_manifest({"mean_return": at_end["mean_return"]})
         return results
-
-    def _stored_results(self) -> dict[str, Any] | None:
-        try:
-            return dict(json.loads((self.path / _RESULTS).read_text()))
-        except (OSError, ValueError):
-            return None
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, status={self.status!r})"
@@ -388,31 +299,3 @@ def reporter_for(progress: bool | Reporter) -> Reporter:
 def _as_evaluation_key(key: str) -> str:
     prefix = "env.kwargs"
     return f"evaluation.env_kwargs{key.removeprefix(prefix)}" if f"{key}.".startswith(f"{prefix}.") else key
-
-
-def _last_evaluation(path: Path) -> dict[str, Any] | None:
-    """The newest evaluation of a run during training, read from evaluations.csv."""
-    try:
-        with (path / "evaluations.csv").open(newline="", encoding="utf-8") as stream:
-            rows = [row for row in csv.DictReader(stream) if row.get("return")]
-    except OSError:
-        return None
-    last = [float(row["return"]) for row in rows if row["timesteps"] == rows[-1]["timesteps"]]
-    if not last:
-        return None
-    return {"timesteps": int(rows[-1]["timesteps"]), "mean_return": sum(last) / len(last), "episodes": len(last)}
-
-
-def _exactness_in_words(values: Mapping[str, Any]) -> str:
-    if values["resume"] == "exact":
-        return "exact"
-    cuts = ", ".join(f"{steps:,}" for steps in values["extra_cuts"])
-    if cuts:
-        return f"approximate: the envs were also restarted at {cuts} timesteps"
-    if values["unscheduled"] and values["status"] != "finished":
-        return "approximate: from an unscheduled checkpoint; --exact goes back to the last scheduled one"
-    return "approximate: checkpoint.exact is false"
-
-
-def _git_words(state: Mapping[str, Any]) -> dict[str, str]:
-    return {"commit": state["commit"][:12], "dirty": " with uncommitted changes" if state["dirty"] else ""}

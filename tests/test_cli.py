@@ -17,9 +17,10 @@ import pytest
 import rlrun
 from rlrun import console
 from rlrun.cli import run
+from rlrun.cli.flags import whole
 from rlrun.config.locate import shipped_configs
 from rlrun.errors import RlrunError
-from rlrun.flags import whole
+from rlrun.words import duration, size
 
 SCRIPT = Path(sysconfig.get_path("scripts"), "rlrun")
 HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "yaml", "rich")
@@ -241,7 +242,7 @@ def test_timesteps_may_be_written_as_in_a_config(
 ) -> None:
     given: list[Any] = []
     monkeypatch.setattr(rlrun, "train", lambda *_, **settings: given.append(settings["timesteps"]), raising=False)
-    monkeypatch.setattr("rlrun.cli._report_training", lambda *_: None)
+    monkeypatch.setattr("rlrun.cli.training._report_training", lambda *_: None)
     assert rlrun_command("train", "CartPole-v1/ppo", "--timesteps", "1e3").code == 0
     assert rlrun_command("train", "CartPole-v1/ppo").code == 0
     assert given == [1000, None]
@@ -386,11 +387,11 @@ def test_numbers_that_json_does_not_know_become_null(capsys: pytest.CaptureFixtu
     ],
 )
 def test_durations_in_words(seconds: float, words: str) -> None:
-    assert console.duration(seconds) == words
+    assert duration(seconds) == words
 
 
 @pytest.mark.parametrize(
     ("number", "words"), [(999, "999 B"), (1500, "1.5 kB"), (2.5e6, "2.5 MB"), (3e12, "3000.0 GB")]
 )
 def test_sizes_in_words(number: float, words: str) -> None:
-    assert console.size(number) == words
+    assert size(number) == words

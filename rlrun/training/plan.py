@@ -8,10 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import torch
-from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlrun.algorithms.build import build_model
@@ -19,22 +16,19 @@ from rlrun.algorithms.crosschecks import EnvFacts, check_spaces, cross_check, de
 from rlrun.algorithms.hyperparameters import Finding, resolve
 from rlrun.algorithms.registry import Algorithm, get_algorithm, near_algorithm
 from rlrun.config.classes import load_class, make_importable
-from rlrun.config.loading import NO_ENV, Source, dotted, leaves, sound_part, validate
+from rlrun.config.loading import Source, dotted, leaves, sound_part, validate
 from rlrun.config.locate import shipped_folder
-from rlrun.config.schema import Config, EnvConfig
+from rlrun.config.schema import Config
 from rlrun.config.signatures import keyword_parameters
 from rlrun.config.yaml import KeyPath
-from rlrun.envs.recipe import EnvRecipe, Role, max_episode_steps
+from rlrun.envs.recipe import EnvRecipe
 from rlrun.envs.seeding import generators_preserved
-from rlrun.errors import ConfigError, MissingPackage, Problem, RlrunError, UsageError, did_you_mean, shown
-from rlrun.evaluation.evaluate import is_deterministic
+from rlrun.errors import ConfigError, Problem, RlrunError, UsageError, shown
 from rlrun.runs.directory import find_run
 from rlrun.runs.load import read_parent, start_from
+from rlrun.training.probing import probe
+from rlrun.training.resolving import resolved
 from rlrun.training.trackers import check_trackers
-
-# Convolutions give other bits on another number of threads, so the number follows from the config and not the machine.
-_MANY_THREADS = 4
-_LARGE_BATCH = 1_024
 
 
 @dataclass(frozen=True)
@@ -92,7 +86,7 @@ def make_plan(source: Source, probe_env: bool = True, run_dir: Path = Path("runs
     problems += found
     algorithm, unknown = _algorithm(source)
     problems += unknown
-    facts, venv, found = _probe(source, config, import_paths) if probe_env else (None, None, [])
+    facts, venv, found = probe(source, config, import_paths) if probe_env else (None, None, [])
     problems += found
     facts = facts if env_is_sound and not unknown else None
     problems += [*_callbacks(source, config), *check_trackers(source, config)]
@@ -106,8 +100,8 @@ def make_plan(source: Source, probe_env: bool = True, run_dir: Path = Path("runs
             problems += _trial(source, config, algorithm, venv, facts.n_envs)
     if problems or algorithm is None:
         raise ConfigError(sorted(problems, key=_order(source)))
-    resolved, notes = _resolved(config, algorithm, facts)
-    return Plan(resolved, source, algorithm, import_paths, tuple(warnings), tuple(notes), facts)
+    whole, notes = resolved(config, algorithm, facts)
+    return Plan(whole, source, algorithm, import_paths, tuple(warnings), tuple(notes), facts)
 
 
 def _check_keywords(
@@ -187,92 +181,6 @@ def _algorithm(source: Source) -> tuple[Algorithm | None, list[Problem]]:
     return algorithm, []
 
 
-def _probe(
-    source: Source, config: Config, import_paths: tuple[str, ...]
-) -> tuple[EnvFacts | None, VecEnv | None, list[Problem]]:
-    """Build the env once as training and evaluation will have it, and close it again.
-
-    :return: what it showed, the closed env, and problems; the first two are None when it could not be built
-    """
-    if config.env.id == NO_ENV:
-        return None, None, []  # the schema says what is wrong
-    recipe = EnvRecipe.from_config(config, import_paths)
-    env = config.env
-    try:
-        single = recipe.make(Role.TRAIN, iter(()))
-    except UsageError as error:
-        problem = source.problem(_env_path(config, error), error.message, error.hint)
-        return None, None, [replace(problem, is_missing_package=isinstance(error, MissingPackage))]
-    with single:
-        if problems := _normalized_keys(source, config, single):
-            return None, None, problems
-        problems = _atari_frame_skip(source, env, single)
-        steps = max_episode_steps(single)
-        masks = single.has_wrapper_attr("action_masks")
-    try:
-        # One copy is enough to know the spaces.
-        venv, _ = recipe.single().make_training_vec()
-        venv.close()
-    except ValueError as error:
-        return None, None, [*problems, source.problem(("normalize",), " ".join(str(error).split()))]
-    except (AssertionError, RuntimeError, NotImplementedError) as error:
-        message = f"the env cannot be vectorised: {' '.join(str(error).split())}"
-        return None, None, [*problems, source.problem(("env",), message)]
-    if config.evaluation.env_kwargs:
-        try:
-            recipe.make(Role.EVAL, iter(())).close()
-        except UsageError as error:
-            problems.append(source.problem(("evaluation", "env_kwargs"), error.message))
-    return EnvFacts(venv.observation_space, venv.action_space, steps, env.n_envs, masks), venv, problems
-
-
-def _normalized_keys(source: Source, config: Config, single: gym.Env[Any, Any]) -> list[Problem]:
-    keys = (config.normalize.norm_obs_keys if config.normalize else None) or ()
-    known = list(single.observation_space.spaces) if isinstance(single.observation_space, spaces.Dict) else []
-    path = ("normalize", "norm_obs_keys")
-    if keys and not known:
-        return [source.problem(path, "the observations have no keys: they are no Dict.", "Leave it out.")]
-    return [
-        source.problem(
-            path, f'the observations have no key "{key}".', did_you_mean(key, known) or f"Keys: {', '.join(known)}."
-        )
-        for key in keys
-        if key not in known
-    ]
-
-
-def _env_path(config: Config, error: UsageError) -> KeyPath:
-    """The key that most likely caused an env not to be built."""
-    for index, name in enumerate(config.env.imports):
-        if f'"{name}"' in error.message:
-            return ("env", "imports", index)
-    for index, wrapper in enumerate(config.env.wrappers):
-        module, _, name = wrapper.name.rpartition(":")
-        if name in error.message or (module and f'"{module}"' in error.message):
-            return ("env", "wrappers", index)
-    for name in config.env.kwargs:
-        is_only_one = len(config.env.kwargs) == 1 and "could not be built" in error.message
-        if is_only_one or f'has no keyword "{name}"' in error.message or "takes no keyword" in error.message:
-            return ("env", "kwargs", name)
-    return ("env", "kwargs") if "keyword" in error.message else ("env", "id")
-
-
-_SKIPPING = {"AtariWrapper": "frame_skip", "MaxAndSkipEnv": "skip", "MaxAndSkipObservation": "skip"}
-
-
-def _atari_frame_skip(source: Source, env: EnvConfig, single: gym.Env[Any, Any]) -> list[Problem]:
-    """ALE/*-v5 skip frames inside; AtariWrapper would skip again."""
-    inside = single.spec.kwargs.get("frameskip", 1) if single.spec else 1
-    problems = []
-    for index, wrapper in enumerate(env.wrappers):
-        keyword = _SKIPPING.get(wrapper.name)
-        if keyword is not None and inside != 1 and wrapper.kwargs.get(keyword, 4) != 1:
-            message = f"{wrapper.name} would skip frames again: {env.id} already skips {inside}."
-            hint = f"Write {{{wrapper.name}: {{{keyword}: 1}}}}, or env.kwargs: {{frameskip: 1}}."
-            problems.append(source.problem(("env", "wrappers", index), message, hint))
-    return problems
-
-
 def _callbacks(source: Source, config: Config) -> list[Problem]:
     from stable_baselines3.common.callbacks import BaseCallback
 
@@ -341,57 +249,6 @@ def _with_policy(config: Config, algorithm: Algorithm, facts: EnvFacts) -> Confi
         return config
     policy = default_policy(algorithm, facts.observation_space)
     return config.model_copy(update={"hyperparameters": {"policy": policy, **config.hyperparameters}})
-
-
-def _resolved(config: Config, algorithm: Algorithm, facts: EnvFacts | None = None) -> tuple[Config, list[str]]:
-    """Fill in every null whose value follows from the rest, and say what was chosen for a reason."""
-    budget = config.total_timesteps
-    images = _sees_images(config, facts)
-    device, why = _choose_device(config, small=not algorithm.is_off_policy and not images)
-    many = images or int(config.hyperparameters.get("batch_size") or 0) >= _LARGE_BATCH
-    changes: dict[str, Any] = {
-        "device": device,
-        "threads": config.threads or (_MANY_THREADS if many else 1),
-        "log_every": max(1, budget // 200) if config.log_every is None else config.log_every,
-    }
-    if config.normalize is not None and config.normalize.gamma is None:
-        gamma = _gamma(config, algorithm)
-        changes["normalize"] = config.normalize.model_copy(update={"gamma": gamma})
-    evaluation, checkpoint = config.evaluation, config.checkpoint
-    changes["evaluation"] = evaluation.model_copy(
-        update={
-            "every": max(1, budget // 10) if evaluation.every is None else evaluation.every,
-            "deterministic": is_deterministic(config),
-        }
-    )
-    if checkpoint.every is None:
-        changes["checkpoint"] = checkpoint.model_copy(update={"every": max(1, budget // 5)})
-    return config.model_copy(update=changes), [why, f"seed {config.seed}"]
-
-
-def _sees_images(config: Config, facts: EnvFacts | None) -> bool:
-    if facts is None:
-        return "Cnn" in str(config.hyperparameters.get("policy", ""))
-    space = facts.observation_space
-    return any(is_image_space(leaf) for leaf in (space.spaces.values() if isinstance(space, spaces.Dict) else (space,)))
-
-
-def _gamma(config: Config, algorithm: Algorithm) -> float:
-    gamma = config.hyperparameters.get("gamma")
-    if gamma is None:
-        parameter = keyword_parameters(algorithm.load()).get("gamma")
-        gamma = parameter.default if parameter is not None else 0.99
-    return float(gamma)
-
-
-def _choose_device(config: Config, small: bool) -> tuple[str, str]:
-    if config.device != "auto":
-        return config.device, f"device {config.device}: as the config says"
-    if small:
-        return "cpu", "device cpu: a small on-policy network is faster there than on a GPU"
-    if torch.cuda.is_available():
-        return "cuda", "device cuda: a GPU was found"
-    return "cpu", "device cpu: no GPU was found"
 
 
 def _defaults() -> dict[str, Any]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from rlrun.errors import UsageError
 
 # RL Baselines3 Zoo's flags, and what they are here.
 ZOO_HABITS = {
@@ -43,6 +46,7 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value; may be repeated.")
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Sugar for --set seed=N.")]
+RUNS = Path("runs")
 RunDirOption = Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 TrustOption = Annotated[
@@ -80,3 +84,31 @@ def finite(text: str) -> float:
     if not math.isfinite(number):
         raise typer.BadParameter(f"it must be a number, not {text!r}")
     return number
+
+
+def overrides_of(pairs: Sequence[str] | None, **sugar: Any) -> list[Any]:
+    """The overrides that ``--set`` and the flags that are sugar for it stand for."""
+    from rlrun.config.loading import Override
+
+    flags = {"device": "--device", "init_from": "--init", "max_time": "--max-time"}
+    return [
+        *(Override.parse(pair) for pair in pairs or ()),
+        *(Override(key, value, flags[key]) for key, value in sugar.items() if value is not None),
+    ]
+
+
+def chosen_config(argument: str | None, option: str | None, algo: str | None, env: str | None) -> Path:
+    """The config file that a command line means."""
+    from rlrun.config.locate import find_by_env, find_config
+
+    given = [text for text in (argument, option) if text is not None]
+    if len(given) == 2:
+        raise UsageError(f"Two configs are named: {argument} and {option}.", "Name one.")
+    if given and (algo or env):
+        raise UsageError("--algo and --env find a shipped config, and one is named already.", "Leave them out.")
+    if given:
+        return find_config(given[0])
+    if algo and env:
+        return find_by_env(env, algo)
+    missing = "--env" if algo else "--algo" if env else "a config"
+    raise UsageError(f"{missing} is missing.", "For instance: rlrun train --config CartPole-v1/ppo")

@@ -1,0 +1,13 @@
+"""The command line: each command parses, calls one function, prints."""
+
+# Importing a module adds its commands; help lists them in this order.
+from rlrun.cli import training  # isort: split
+
+from rlrun.cli import agents  # isort: split
+
+from rlrun.cli import runs  # isort: split
+
+from rlrun.cli import configs
+from rlrun.cli.app import main, run
+
+__all__ = ["agents", "configs", "main", "run", "runs", "training"]

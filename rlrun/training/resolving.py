@@ -1,0 +1,70 @@
+"""Values that a config leaves open, filled in from the rest of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
+
+from rlrun.algorithms.crosschecks import EnvFacts
+from rlrun.algorithms.registry import Algorithm
+from rlrun.config.schema import Config
+from rlrun.config.signatures import keyword_parameters
+from rlrun.evaluation.evaluate import is_deterministic
+
+# Convolutions give other bits on another number of threads, so the number follows from the config and not the machine.
+_MANY_THREADS = 4
+_LARGE_BATCH = 1_024
+
+
+def resolved(config: Config, algorithm: Algorithm, facts: EnvFacts | None = None) -> tuple[Config, list[str]]:
+    """Fill in every null whose value follows from the rest, and say what was chosen for a reason."""
+    budget = config.total_timesteps
+    images = _sees_images(config, facts)
+    device, why = _choose_device(config, small=not algorithm.is_off_policy and not images)
+    many = images or int(config.hyperparameters.get("batch_size") or 0) >= _LARGE_BATCH
+    changes: dict[str, Any] = {
+        "device": device,
+        "threads": config.threads or (_MANY_THREADS if many else 1),
+        "log_every": max(1, budget // 200) if config.log_every is None else config.log_every,
+    }
+    if config.normalize is not None and config.normalize.gamma is None:
+        gamma = _gamma(config, algorithm)
+        changes["normalize"] = config.normalize.model_copy(update={"gamma": gamma})
+    evaluation, checkpoint = config.evaluation, config.checkpoint
+    changes["evaluation"] = evaluation.model_copy(
+        update={
+            "every": max(1, budget // 10) if evaluation.every is None else evaluation.every,
+            "deterministic": is_deterministic(config),
+        }
+    )
+    if checkpoint.every is None:
+        changes["checkpoint"] = checkpoint.model_copy(update={"every": max(1, budget // 5)})
+    return config.model_copy(update=changes), [why, f"seed {config.seed}"]
+
+
+def _sees_images(config: Config, facts: EnvFacts | None) -> bool:
+    if facts is None:
+        return "Cnn" in str(config.hyperparameters.get("policy", ""))
+    space = facts.observation_space
+    return any(is_image_space(leaf) for leaf in (space.spaces.values() if isinstance(space, spaces.Dict) else (space,)))
+
+
+def _gamma(config: Config, algorithm: Algorithm) -> float:
+    gamma = config.hyperparameters.get("gamma")
+    if gamma is None:
+        parameter = keyword_parameters(algorithm.load()).get("gamma")
+        gamma = parameter.default if parameter is not None else 0.99
+    return float(gamma)
+
+
+def _choose_device(config: Config, small: bool) -> tuple[str, str]:
+    if config.device != "auto":
+        return config.device, f"device {config.device}: as the config says"
+    if small:
+        return "cpu", "device cpu: a small on-policy network is faster there than on a GPU"
+    if torch.cuda.is_available():
+        return "cuda", "device cuda: a GPU was found"
+    return "cpu", "device cpu: no GPU was found"
