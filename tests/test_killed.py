@@ -47,7 +47,7 @@ print(json.dumps(counts))
 """
 MOMENTS = {
     "at a step": "rlrun.training.boundary:Boundary._on_step",
-    "inside a checkpoint's write": "rlrun.runs.checkpoint:_write_sums",
+    "inside a checkpoint's write": "rlrun.runs.checkpoint:write_sums",
     "inside an evaluation": "rlrun.evaluation.evaluate:_play",
     "between two files": "os:fsync",
     "between a checkpoint and its pointer": "rlrun.runs.directory:RunDirectory.point",

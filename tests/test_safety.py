@@ -26,7 +26,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 import rlrun
 from rlrun.run import Run
 from rlrun.runs.archive import read_tensors
-from rlrun.runs.checkpoint import _write_sums
+from rlrun.runs.sums import write_sums
 from rlrun.runs.trust import is_own
 
 Command = Callable[..., Outcome]
@@ -303,7 +303,7 @@ def test_a_pickle_in_a_replay_buffer_is_not_read(folder: Path, touched: Path, rl
     array = next((checkpoint / "replay_buffer").glob("0-*.npy"))
     np.save(array, np.array([Hostile(touched)], dtype=object), allow_pickle=True)
     (checkpoint / "SHA256SUMS").unlink()
-    _write_sums(checkpoint, None)
+    write_sums(checkpoint)
     refused(rlrun_command("resume", "run", "--timesteps", "400"), "does not fit")
     assert not touched.exists()
 

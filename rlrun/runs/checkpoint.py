@@ -24,13 +24,13 @@ from rlrun.envs.recipe import find_normalizer
 from rlrun.errors import UsageError
 from rlrun.runs.archive import read_statistics
 from rlrun.runs.directory import CHECKPOINTS, STATE, RunDirectory
-from rlrun.runs.files import os_errors_in_words, rename_into_place, sha256, sync_folder
+from rlrun.runs.files import os_errors_in_words, rename_into_place, sync_folder
 from rlrun.runs.learner import get_learner_state
 from rlrun.runs.replay import FOLDER as REPLAY_FOLDER
 from rlrun.runs.replay import save_replay_buffer
+from rlrun.runs.sums import SUMS, damage_of, write_sums
 
 MODEL, PICKLED_STATISTICS, STATISTICS = "model.zip", "vec_normalize.pkl", "vec_normalize.npz"
-SUMS = "SHA256SUMS"
 FORMAT = 1
 
 
@@ -96,7 +96,7 @@ def write_checkpoint(
                     model.replay_buffer, temporary / REPLAY_FOLDER, before, added
                 )
             (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n")
-            _write_sums(temporary, run.checkpoint_path(previous) if previous is not None else None)
+            write_sums(temporary, run.checkpoint_path(previous) if previous is not None else None)
             _flush(temporary)
             rename_into_place(temporary, final)
         finally:
@@ -152,18 +152,7 @@ def newest_resumable(run: RunDirectory, only_scheduled: bool = False) -> tuple[C
 
 def damage(path: Path) -> str:
     """What is wrong with a bundle's files; empty when every one has its hash."""
-    sums = _read_sums(path)
-    if not {MODEL, STATE} <= set(sums):
-        return f"{SUMS} is missing or not whole"
-    for name, expected in sums.items():
-        file = path / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            return f"{SUMS} names a file outside the checkpoint"
-        if not file.is_file():
-            return f"{name} is missing"
-        if sha256(file) != expected:
-            return f"{name} does not have its hash"
-    return ""
+    return damage_of(path, required=(MODEL, STATE))
 
 
 def prune_checkpoints(run: RunDirectory, keep: int) -> None:
@@ -215,7 +204,7 @@ def shrink_to_evaluation(run: RunDirectory, timesteps: int) -> None:
             state["resumable"] = False
             state.pop("replay_buffer", None)
             (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n")
-            _write_sums(temporary, None)
+            write_sums(temporary, None)
             _flush(temporary)
             rename_into_place(temporary, path)
         finally:
@@ -235,33 +224,6 @@ def require_statistics(checkpoint: Checkpoint, normalizes: bool) -> None:
     """
     if normalizes and checkpoint.statistics is None:
         raise UsageError(f"The checkpoint {checkpoint.path} lacks the normalization statistics its agent needs.")
-
-
-def _write_sums(folder: Path, previous: Path | None) -> None:
-    """Hash every file; a hard link to the previous checkpoint's file has the hash that stands there."""
-    known = _read_sums(previous) if previous is not None else {}
-    lines = []
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = file.relative_to(folder).as_posix()
-        linked = previous is not None and name in known and _is_same_file(file, previous / name)
-        lines.append(f"{known[name] if linked else sha256(file)}  {name}\n")
-    (folder / SUMS).write_text("".join(lines))
-
-
-def _read_sums(folder: Path) -> dict[str, str]:
-    """Hashes by file name; empty when there is no such list."""
-    try:
-        lines = (folder / SUMS).read_text().splitlines()
-    except (OSError, ValueError):
-        return {}
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines) if name}
-
-
-def _is_same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
 
 
 def _flush(folder: Path) -> None:

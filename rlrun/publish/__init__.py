@@ -1,0 +1,1 @@
+"""From a run to what others can watch, trust and use."""

@@ -1,0 +1,226 @@
+"""The model card: what the agent reached, how to have it act, and how to train it again.
+
+Its metadata is what the Hub and the deep-RL course's leaderboard read: ``mean_reward`` as "x +/- y".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_sb3 import EnvironmentName, ModelName
+
+from rlrun.config.schema import Config
+from rlrun.runs.files import to_yaml
+
+# The envs that the course's leaderboard ranks, by the ids under which it looks for them.
+LEADERBOARD = frozenset(
+    (
+        *("LunarLander-v2", "CartPole-v1", "MountainCar-v0", "Acrobot-v1", "BipedalWalker-v3", "CarRacing-v0"),
+        *("CarRacing-v2", "Taxi-v3", "FrozenLake-v1-4x4-no_slippery", "FrozenLake-v1-8x8-no_slippery"),
+        *("FrozenLake-v1-4x4", "FrozenLake-v1-8x8", "SpaceInvadersNoFrameskip-v4", "PongNoFrameskip-v4"),
+        *("BreakoutNoFrameskip-v4", "QbertNoFrameskip-v4", "AntBulletEnv-v0", "HalfCheetahBulletEnv-v0"),
+        *("HopperBulletEnv-v0", "Walker2DBulletEnv-v0", "PandaReachDense-v2", "PandaReachDense-v3"),
+        *("PandaReach-v3", "PandaPickAndPlace-v3", "Pixelcopter-PLE-v0"),
+    )
+)
+VIDEO, CURVE, MODEL_CARD = "replay.mp4", "learning_curve.png", "README.md"
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What the card says.
+
+    :ivar result: the evaluation, as ``rlrun eval --json`` gives it
+    :ivar episode_seeds: the reset seed of each evaluated episode
+    :ivar repo: ``user/name``; None when it is not known yet
+    """
+
+    config: Config
+    result: Mapping[str, Any]
+    episode_seeds: Sequence[int]
+    versions: Mapping[str, str]
+    timesteps: int
+    repo: str | None
+    has_video: bool
+    has_curve: bool
+    has_statistics: bool
+
+    @property
+    def model_file(self) -> str:
+        """``ppo-CartPole-v1.zip``, as module huggingface_sb3 names it."""
+        return model_file(self.config)
+
+    @property
+    def mean_reward(self) -> str:
+        """``500.00 +/- 0.00``, as the leaderboard reads it."""
+        return f"{self.result['mean_return']:.2f} +/- {self.result['std_return']:.2f}"
+
+
+def model_file(config: Config) -> str:
+    """The name of the zip: algorithm and env, as module huggingface_sb3 joins them."""
+    return str(ModelName(config.algo, EnvironmentName(_last_part(config.env.id))).filename)
+
+
+def _last_part(env_id: str) -> str:
+    """``module:Id-v0`` without its module."""
+    return env_id.rpartition(":")[2]
+
+
+def leaderboard_score(result: Mapping[str, Any]) -> float:
+    """What the course's leaderboard ranks by: the mean minus the standard deviation."""
+    return float(result["mean_return"] - result["std_return"])
+
+
+def leaderboard_words(config: Config, result: Mapping[str, Any]) -> str:
+    """The score, and whether the leaderboard has the env under this id."""
+    score = f"mean - standard deviation = {leaderboard_score(result):.2f}"
+    if config.env.id in LEADERBOARD:
+        return f"Score on the course's leaderboard: {score}."
+    return f"The course's leaderboard has no {config.env.id}, so it will not list this ({score})."
+
+
+def model_card(facts: CardFacts) -> str:
+    """The README.md of the repository."""
+    return f"---\n{_metadata(facts)}\n---\n\n{_body(facts)}"
+
+
+def _metadata(facts: CardFacts) -> str:
+    env = facts.config.env.id
+    score = EvalResult(
+        task_type="reinforcement-learning",
+        task_name="reinforcement-learning",
+        dataset_type=env,
+        dataset_name=env,
+        metric_type="mean_reward",
+        metric_name="mean_reward",
+        metric_value=facts.mean_reward,
+        verified=False,
+    )
+    data = ModelCardData(
+        library_name="stable-baselines3",
+        model_name=facts.config.algo.upper(),
+        tags=[env, "deep-reinforcement-learning", "reinforcement-learning", "stable-baselines3", "rlrun"],
+        eval_results=[score],
+    )
+    return str(data.to_yaml()).strip()
+
+
+def _body(facts: CardFacts) -> str:
+    config, algo = facts.config, facts.config.algo.upper()
+    parts = [
+        f"# {algo} on {config.env.id}",
+        f"An agent trained for {facts.timesteps:,} timesteps with stable-baselines3 by rlrun.",
+        f"![the agent's video]({VIDEO})" if facts.has_video else "",
+        _figures(facts),
+        f"![mean return against timesteps]({CURVE})" if facts.has_curve else "",
+        _usage(facts),
+        _reproduction(facts),
+        "## Hyperparameters\n\n```yaml\n" + to_yaml(config.model_dump(by_alias=True)) + "```",
+        "## Versions\n\n" + "\n".join(f"- {name} {version}" for name, version in facts.versions.items()),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _figures(facts: CardFacts) -> str:
+    result = facts.result
+    rows = [
+        ("mean return", facts.mean_reward),
+        ("95 % bootstrap interval", "[{:.2f}, {:.2f}]".format(*result["ci95"]) if result["ci95"] else "-"),
+        ("episodes", str(result["episodes"])),
+        ("mean episode length", f"{result['mean_length']:.1f}"),
+        ("success rate", "-" if result["success_rate"] is None else f"{result['success_rate']:.2f}"),
+        ("actions", "deterministic" if result["deterministic"] else "stochastic"),
+        ("seed of the episodes", str(result["seed"])),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    seeds = f"Reset seeds of the episodes: {json.dumps(list(facts.episode_seeds))}"
+    return f"## Evaluation\n\n| | |\n|---|---|\n{table}\n\n{seeds}"
+
+
+def _usage(facts: CardFacts) -> str:
+    repo = facts.repo or "<user>/<name>"
+    rlrun_lines = f"rlrun pull {repo}\nrlrun eval latest --episodes {facts.result['episodes']}"
+    return (
+        f"## Use it\n\nWith rlrun, which reads it without running anything of it:\n\n```bash\n{rlrun_lines}\n```\n\n"
+        "With plain stable-baselines3. `load_from_hub` wants `TRUST_REMOTE_CODE=True`, because loading a zip of "
+        "stable-baselines3 unpickles what is in it:\n\n```python\n" + sb3_code(facts) + "```"
+    )
+
+
+def sb3_code(facts: CardFacts) -> str:
+    """Python that evaluates the agent with stable-baselines3 and huggingface_sb3 alone."""
+    config, repo = facts.config, facts.repo or "<user>/<name>"
+    module, name = _class_of(config.algo)
+    built, imports = _env_in_sb3(config)
+    if facts.has_statistics:
+        imports.append("from stable_baselines3.common.vec_env import VecNormalize")
+    lines = [
+        "import os",
+        "",
+        'os.environ["TRUST_REMOTE_CODE"] = "True"  # loading unpickles what is in the zip',
+        *sorted({f"from {module} import {name}", "from huggingface_sb3 import load_from_hub", *imports}),
+        "from stable_baselines3.common.evaluation import evaluate_policy",
+        "",
+        *built,
+    ]
+    if facts.has_statistics:
+        lines += [f'env = VecNormalize.load(load_from_hub("{repo}", "vec_normalize.pkl"), env)']
+        lines += ["env.training, env.norm_reward = False, False"]
+    play = f"n_eval_episodes={facts.result['episodes']}, deterministic={facts.result['deterministic']}"
+    lines += [
+        f'model = {name}.load(load_from_hub("{repo}", "{facts.model_file}"), device="cpu")',
+        f"print(evaluate_policy(model, env, {play}))",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+# What registers envs, by a part of their ids.
+_REGISTERING = {"Panda": "panda_gym", "ALE/": "ale_py", "NoFrameskip": "ale_py", "Bullet": "pybullet_envs_gymnasium"}
+_VEC_ENV = "stable_baselines3.common.vec_env"
+
+
+def _env_in_sb3(config: Config) -> tuple[list[str], list[str]]:
+    """Lines that build the evaluation env, and what they import."""
+    env_id, kwargs = _last_part(config.env.id), {**config.env.kwargs, **config.evaluation.env_kwargs}
+    imports = [f"import {module}  # registers the env" for part, module in _REGISTERING.items() if part in env_id]
+    wrappers = config.env.wrappers
+    stack = [f"env = VecFrameStack(env, {config.env.frame_stack})"] if config.env.frame_stack else []
+    if stack:
+        imports.append(f"from {_VEC_ENV} import VecFrameStack")
+    if [wrapper.name for wrapper in wrappers] == ["AtariWrapper"]:
+        settings = {**wrappers[0].kwargs, "terminal_on_life_loss": False, "clip_reward": False}
+        imports.append("from stable_baselines3.common.env_util import make_atari_env")
+        return [
+            f'env = make_atari_env("{env_id}", env_kwargs={kwargs!r}, wrapper_kwargs={settings!r})',
+            *stack,
+        ], imports
+    imports += ["import gymnasium as gym", "from stable_baselines3.common.monitor import Monitor"]
+    imports += [f"from {_VEC_ENV} import DummyVecEnv"]
+    arguments = "".join(f", {key}={value!r}" for key, value in kwargs.items())
+    note = ["# The config's own wrappers must be put around the env here; see config.yaml."] if wrappers else []
+    return [*note, f'env = DummyVecEnv([lambda: Monitor(gym.make("{env_id}"{arguments}))])', *stack], imports
+
+
+def _class_of(algo: str) -> tuple[str, str]:
+    """Where plain SB3 or sb3-contrib has the class."""
+    from rlrun.algorithms.registry import get_algorithm
+
+    cls = get_algorithm(algo).load()
+    modules = (base.__module__.partition(".")[0] for base in cls.__mro__)
+    return next(module for module in modules if module in ("stable_baselines3", "sb3_contrib")), cls.__name__
+
+
+def _reproduction(facts: CardFacts) -> str:
+    commands = (
+        "rlrun train --config config.yaml\n"
+        f"rlrun eval latest --checkpoint {facts.timesteps} --episodes {facts.result['episodes']} "
+        f"--seed {facts.result['seed']}"
+    )
+    return (
+        "## Train it again\n\n`config.yaml` is in this repository; on the same type of CPU and with the same versions "
+        f"it gives the same weights.\n\n```bash\n{commands}\n```"
+    )
