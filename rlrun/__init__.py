@@ -26,11 +26,15 @@ if TYPE_CHECKING:
         inspect,
         list_runs,
         open_run,
+        package,
         prune,
+        pull,
+        push,
         resume,
         schema,
         train,
         trust,
+        verify,
     )
     from rlrun.run import Run
     from rlrun.smoketest import smoke
@@ -46,12 +50,16 @@ __all__ = [
     "inspect",
     "list_runs",
     "open_run",
+    "package",
     "prune",
+    "pull",
+    "push",
     "resume",
     "schema",
     "smoke",
     "train",
     "trust",
+    "verify",
 ]
 
 

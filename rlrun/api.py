@@ -18,6 +18,8 @@ from rlrun.runs.files import write_whole
 if TYPE_CHECKING:
     from rlrun.config.schema import Config
     from rlrun.envs.check import EnvReport
+    from rlrun.hub.publishing import Verdict
+    from rlrun.publish.package import Package
     from rlrun.training.plan import Plan
     from rlrun.training.progress import Reporter
 
@@ -174,6 +176,100 @@ def trust(run: str | Path | Run, *, run_dir: str | Path = RUNS) -> list[str]:
     from rlrun.runs.trust import trust as sign_anyway
 
     return sign_anyway(open_run(run, run_dir=run_dir).directory)
+
+
+def package(
+    run: str | Path | Run,
+    *,
+    out: str | Path | None = None,
+    repo: str | None = None,
+    checkpoint: str | int | None = None,
+    episodes: int = 100,
+    logs: bool = False,
+    video: bool = True,
+    run_dir: str | Path = RUNS,
+    trust: bool = False,
+) -> Package:
+    """Make the folder that :func:`push` would push; see :func:`rlrun.hub.publishing.package`."""
+    from rlrun.hub import publishing
+
+    found = open_run(run, run_dir=run_dir)
+    place = Path(out) if out is not None else None
+    return publishing.package(
+        found, place, repo=repo, checkpoint=checkpoint, episodes=episodes, logs=logs, video=video, trust=trust
+    )
+
+
+def push(
+    run: str | Path | Run,
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    checkpoint: str | int | None = None,
+    episodes: int = 100,
+    logs: bool = False,
+    video: bool = True,
+    run_dir: str | Path = RUNS,
+    trust: bool = False,
+) -> tuple[Package, str]:
+    """Package a run and put it on the Hugging Face Hub, in one commit.
+
+    :param repo: ``user/name``; made if it is not there
+    :return: the package, and the commit's address
+    :raises UsageError: without a token that may write; before anything is made
+    :raises RlrunError: when it fails; the repository is as before, and the package stays
+    """
+    from rlrun.hub import publishing
+
+    return publishing.push(
+        open_run(run, run_dir=run_dir),
+        repo,
+        private=private,
+        revision=revision,
+        checkpoint=checkpoint,
+        episodes=episodes,
+        logs=logs,
+        video=video,
+        trust=trust,
+    )
+
+
+def pull(
+    repo: str,
+    *,
+    revision: str | None = None,
+    name: str | None = None,
+    env: str | None = None,
+    algo: str | None = None,
+    run_dir: str | Path = RUNS,
+) -> Run:
+    """Make a run directory of a repository on the Hub; nothing of it is run.
+
+    :param name: of the run; None: a UTC stamp
+    :param env: the env's id, where the repository does not say it or names one that is gone
+    """
+    from rlrun.hub import publishing
+
+    return publishing.pull(repo, revision, Path(run_dir), name, env, algo)
+
+
+def verify(
+    place: str | Path,
+    *,
+    revision: str | None = None,
+    episodes: int | None = None,
+    seed: int | None = None,
+    env: str | None = None,
+    algo: str | None = None,
+) -> Verdict:
+    """Does the card's score hold? Fetch, evaluate on seeds of our own, compare.
+
+    :param place: ``user/name``, or a local package
+    """
+    from rlrun.hub import publishing
+
+    return publishing.verify(str(place), revision, episodes, seed, env, algo)
 
 
 def check(config: ConfigLike, *, overrides: Mapping[str, Any] | Sequence[Override] = (), env: bool = True) -> Plan:

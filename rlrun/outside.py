@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from rlrun.runs.foreign import ForeignAgent
     from rlrun.runs.load import Agent
+    from rlrun.training.plan import Plan
 
 
 def evaluate_file(
@@ -62,18 +63,14 @@ def _load(
     from rlrun.training.plan import make_plan
 
     found = find_agent(path, algo)
-    if config is not None:
-        if algo or env:
-            raise UsageError(
-                "--config says which algorithm and env, and one of them is given besides.", "Leave it out."
-            )
-        source = read_source(find_config(config), overrides)
+    unread: Sequence[str] = ()
+    if config is None:
+        unread = found.unread
+        plan = plan_of(found, str(path), algo, env, overrides, trust, say)
+    elif algo or env:
+        raise UsageError("--config says which algorithm and env, and one of them is given besides.", "Leave it out.")
     else:
-        values = _config_values(path, found, algo, env)
-        source = read_source(values, overrides)
-    unread = found.unread if config is None else ()
-    _require_trust(path, unread, {} if config is not None else values, trust, say)
-    plan = make_plan(source)
+        plan = make_plan(read_source(find_config(config), overrides))
     statistics = found.statistics()
     if (statistics is None) != (plan.config.normalize is None):
         side = "there are no statistics beside the model" if statistics is None else "the config does not normalize"
@@ -87,7 +84,28 @@ def _load(
     return Agent(plan.config, model, plan.recipe, statistics, found.model_path.name, found.timesteps)
 
 
-def _config_values(path: Path, found: ForeignAgent, algo: str | None, env: str | None) -> dict[str, Any]:
+def plan_of(
+    found: ForeignAgent,
+    where: str,
+    algo: str | None,
+    env: str | None,
+    overrides: Sequence[Override] = (),
+    trust: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Plan:
+    """The checked config of an agent, from what its files say.
+
+    :param where: how to call them in an error
+    :raises UsageError: when something is missing, or only code that they name could make it whole
+    """
+    from rlrun.training.plan import make_plan
+
+    values = _config_values(where, found, algo, env)
+    _require_trust(where, found.unread, values, trust, say)
+    return make_plan(read_source(values, overrides))
+
+
+def _config_values(path: str, found: ForeignAgent, algo: str | None, env: str | None) -> dict[str, Any]:
     missing = [flag for flag, value in (("--algo", algo or found.algo), ("--env", env or found.env)) if not value]
     if missing:
         message = f"Nothing in {path} says what {' and '.join(missing)} should be."
@@ -97,7 +115,7 @@ def _config_values(path: Path, found: ForeignAgent, algo: str | None, env: str |
 
 
 def _require_trust(
-    path: Path, unread: Sequence[str], values: Mapping[str, Any], trust: bool, say: Callable[[str], None]
+    path: str, unread: Sequence[str], values: Mapping[str, Any], trust: bool, say: Callable[[str], None]
 ) -> None:
     """Refuse what only code that the files name could make whole."""
     wrappers = values.get("env", {}).get("wrappers", ())

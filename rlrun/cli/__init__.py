@@ -7,7 +7,9 @@ from rlrun.cli import agents  # isort: split
 
 from rlrun.cli import runs  # isort: split
 
+from rlrun.cli import hub  # isort: split
+
 from rlrun.cli import configs
 from rlrun.cli.app import main, run
 
-__all__ = ["agents", "configs", "main", "run", "runs", "training"]
+__all__ = ["agents", "configs", "hub", "main", "run", "runs", "training"]

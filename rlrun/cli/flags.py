@@ -62,7 +62,7 @@ def whole(text: str) -> int:
     from rlrun.config.schema import whole_number
     from rlrun.config.yaml import core_scalar
 
-    number = whole_number(core_scalar(text))
+    number = whole_number(core_scalar(str(text)))  # a default comes as a number
     if not isinstance(number, int) or isinstance(number, bool):
         raise typer.BadParameter(f"it must be a whole number, not {text!r}")
     return number

@@ -1,0 +1,140 @@
+"""Package, push, pull and verify: what the commands of these names do."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlrun.config.loading import Override
+from rlrun.errors import UsageError
+from rlrun.evaluation.statistics import Evaluation, bootstrap_interval
+from rlrun.hub.claims import Claim, agrees, read_claim
+from rlrun.hub.client import writing_client
+from rlrun.hub.pulling import adopt, download
+from rlrun.hub.pushing import push_folder
+from rlrun.hub.qtables import FILE as QTABLE
+from rlrun.hub.qtables import read_qtable
+from rlrun.publish.package import Package, make_package
+from rlrun.run import Run
+
+_FOLDER = "package"
+_FEWEST = 20
+# Episodes are verified on seeds of our own: an author cannot have picked lucky ones.
+_OTHER_SEED = 1_000_003
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim beside a measurement.
+
+    :ivar consistent: whether both can have the same mean
+    """
+
+    place: str
+    claim: Claim
+    returns: tuple[float, ...]
+    seed: int
+    consistent: bool
+
+    @property
+    def mean_return(self) -> float:
+        """Mean of the measured returns."""
+        return sum(self.returns) / len(self.returns)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        interval = bootstrap_interval(self.returns)
+        claimed = {"mean_return": self.claim.mean, "std_return": self.claim.std, "episodes": self.claim.episodes}
+        measured = {
+            "mean_return": self.mean_return,
+            "ci95": list(interval) if interval else None,
+            "episodes": len(self.returns),
+            "seed": self.seed,
+        }
+        return {"place": self.place, "claimed": claimed, "measured": measured, "consistent": self.consistent}
+
+    def __str__(self) -> str:
+        interval = bootstrap_interval(self.returns)
+        span = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
+        word = "consistent" if self.consistent else "NOT consistent"
+        return (
+            f"claimed {self.claim.mean:.2f} ± {self.claim.std:.2f}; measured {self.mean_return:.2f}{span} "
+            f"over {len(self.returns)} episodes: {word}"
+        )
+
+
+def package(
+    run: Run,
+    out: Path | None,
+    *,
+    repo: str | None,
+    checkpoint: str | int | None,
+    episodes: int,
+    logs: bool,
+    video: bool,
+    trust: bool,
+) -> Package:
+    """Make the folder that would be pushed, in the run directory unless ``out`` says where."""
+    result = run.evaluate(episodes, checkpoint=checkpoint, trust=trust)
+    values = result.as_dict()
+    film = _filming(run, values["checkpoint"], trust) if video else None
+    place = out or run.path / _FOLDER
+    return make_package(run.directory, values["checkpoint"], values, place, repo=repo, logs=logs, film=film)
+
+
+def _filming(run: Run, checkpoint: str, trust: bool) -> Callable[[Path], None]:
+    def film(path: Path) -> None:
+        run.video(path, checkpoint=checkpoint, trust=trust)
+
+    return film
+
+
+def push(run: Run, repo: str, *, private: bool, revision: str | None, **settings: Any) -> tuple[Package, str]:
+    """Package and upload; see :func:`rlrun.push`."""
+    api = writing_client(repo)
+    made = package(run, None, repo=repo, **settings)
+    again = f"rlrun push {shlex.quote(str(run.path))} --repo {repo}"
+    return made, push_folder(api, made.path, repo, private=private, revision=revision, again=again)
+
+
+def pull(repo: str, revision: str | None, run_dir: Path, name: str | None, env: str | None, algo: str | None) -> Run:
+    """Fetch a repository into a run directory."""
+    folder, commit = download(repo, revision)
+    origin = {"from": repo, "revision": commit}
+    return Run(adopt(folder, run_dir, name, origin, env=env, algo=algo))
+
+
+def verify(
+    place: str, revision: str | None, episodes: int | None, seed: int | None, env: str | None, algo: str | None
+) -> Verdict:
+    """Compare a card's claim with a measurement; see :func:`rlrun.verify`."""
+    folder = Path(place)
+    if not folder.is_dir():
+        if "/" not in place or Path(place).is_absolute():
+            raise UsageError(f"{place} is neither a folder nor a repository (user/name).", "Name one of the two.")
+        folder, _ = download(place, revision)
+    claim = read_claim(folder)
+    wanted = episodes or max(_FEWEST, claim.episodes)
+    chosen = _OTHER_SEED if seed is None else seed
+    measured = _measure(folder, place, claim, wanted, chosen, env, algo)
+    return Verdict(place, claim, measured.returns, chosen, agrees(claim, measured.returns))
+
+
+def _measure(
+    folder: Path, place: str, claim: Claim, episodes: int, seed: int, env: str | None, algo: str | None
+) -> Evaluation:
+    if (folder / QTABLE).is_file():
+        return read_qtable(folder / QTABLE, claim.env, env).evaluate(episodes, seed)
+    overrides: Sequence[Override] = ()
+    temporary = Path(tempfile.mkdtemp(prefix="rlrun-verify-"))
+    try:
+        run = Run(adopt(folder, temporary, "verified", {"from": place}, env=env, algo=algo, overrides=overrides))
+        free = {"evaluation.seeds": None} if run.config.evaluation.seeds else {}
+        return run.evaluate(episodes, seed=seed, overrides=free).evaluation
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
