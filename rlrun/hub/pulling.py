@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from rlrun.config.loading import Override, read_source, validate
 from rlrun.config.schema import Config
