@@ -9,7 +9,11 @@ from rlrun.cli import runs  # isort: split
 
 from rlrun.cli import hub  # isort: split
 
-from rlrun.cli import configs
+from rlrun.cli import exporting  # isort: split
+
+from rlrun.cli import configs  # isort: split
+
+from rlrun.cli import doctor
 from rlrun.cli.app import main, run
 
-__all__ = ["agents", "configs", "hub", "main", "run", "runs", "training"]
+__all__ = ["agents", "configs", "doctor", "exporting", "hub", "main", "run", "runs", "training"]
