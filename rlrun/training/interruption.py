@@ -73,10 +73,11 @@ class Stops:
             raise StopRequested("interrupted")
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise StopRequested("max_time")
-        self.check_lock()
+        self._lock.require()
 
     def check_lock(self) -> None:
-        """Raise RlrunError when another process has taken the run."""
+        """Look at the run's lock now, and raise RlrunError when another process has taken the run."""
+        self._lock.check()
         self._lock.require()
 
     @property
