@@ -38,14 +38,18 @@ if TYPE_CHECKING:
     )
     from rlrun.run import Run
     from rlrun.smoketest import smoke
+    from rlrun.training.zoo import ZooEntry
+    from rlrun.training.zoo_import import import_zoo
 
 __all__ = [
     "Run",
+    "ZooEntry",
     "check",
     "check_env",
     "configs",
     "evaluate",
     "evaluate_file",
+    "import_zoo",
     "init",
     "inspect",
     "list_runs",
@@ -62,13 +66,19 @@ __all__ = [
     "verify",
 ]
 
+_ELSEWHERE = {
+    "ZooEntry": "rlrun.training.zoo",
+    "import_zoo": "rlrun.training.zoo_import",
+    "smoke": "rlrun.smoketest",
+}
+
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'rlrun' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module("rlrun.smoketest" if name == "smoke" else "rlrun.api"), name)
+    return getattr(importlib.import_module(_ELSEWHERE.get(name, "rlrun.api")), name)
 
 
 def __dir__() -> list[str]:

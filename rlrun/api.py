@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from rlrun.config import locate
-from rlrun.config.loading import Override, Source, dotted, leaves, read_source
+from rlrun.config.loading import Override, Source, apply_overrides, dotted, leaves, read_source
+from rlrun.config.zoo import is_zoo_file
 from rlrun.console import note
 from rlrun.errors import UsageError, shown
 from rlrun.run import Result, Run, as_overrides, evaluate_agent, reporter_for, validated
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from rlrun.publish.package import Package
     from rlrun.training.plan import Plan
     from rlrun.training.progress import Reporter
+    from rlrun.training.zoo import ZooEntry
 
-ConfigLike = str | Path | Mapping[str, Any]
+ConfigLike = Union[str, Path, Mapping[str, Any], "ZooEntry"]
 RUNS = "runs"
 # A requeued job may get another machine, and another time limit.
 _MAY_DIFFER = {"max_time", "threads", "device"}
@@ -42,7 +44,7 @@ def train(
 ) -> Run:
     """Train an agent.
 
-    :param config: a path, the name of a shipped config, or a mapping
+    :param config: a path, the name of a shipped config, a mapping, or a :class:`ZooEntry` of a file in RL Zoo's format
     :param seed: instead of the config's
     :param timesteps: instead of the config's ``total_timesteps``
     :param overrides: ``{"hyperparameters.gamma": 0.98}``
@@ -282,8 +284,13 @@ def check(config: ConfigLike, *, overrides: Mapping[str, Any] | Sequence[Overrid
 
 
 def configs(containing: str = "") -> dict[str, Path]:
-    """The shipped configs, by name."""
-    return {name: path for name, path in locate.shipped_configs().items() if containing.lower() in name.lower()}
+    """The shipped configs, by name: rlrun's own, and RL Zoo's where the filter begins with ``zoo`` or fits no other."""
+    word = containing.lower()
+    own = {name: path for name, path in locate.shipped_configs().items() if word in name.lower()}
+    if own or not word:
+        return own
+    part = word.removeprefix("zoo").lstrip("/")
+    return {name: path for name, path in locate.zoo_configs().items() if part in name[len(locate.ZOO) :].lower()}
 
 
 def list_runs(run_dir: str | Path = RUNS) -> list[Run]:
@@ -359,7 +366,14 @@ def load_source(config: ConfigLike, overrides: Iterable[Override] = ()) -> Sourc
     """Read a config, given in any of the ways one can give it, with overrides applied."""
     if isinstance(config, Mapping):
         return read_source(config, overrides)
-    return read_source(locate.find_config(config), overrides)
+    if isinstance(config, str | Path):
+        path = locate.find_config(config)
+        if is_zoo_file(path):
+            raise UsageError(f"{path} is in RL Zoo's format, with a section for each env.", "Say which: --env ID")
+        return read_source(path, overrides)
+    source = config.source()
+    apply_overrides(source, list(overrides))
+    return source
 
 
 def _plan(

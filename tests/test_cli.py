@@ -26,7 +26,7 @@ SCRIPT = Path(sysconfig.get_path("scripts"), "rlrun")
 HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "yaml", "rich")
 COMMANDS = (
     *("train", "resume", "eval", "check", "configs", "init", "schema"),
-    *("check-env", "runs", "show", "inspect", "trust", "prune", "export", "doctor", "smoke"),
+    *("check-env", "runs", "show", "inspect", "trust", "prune", "export", "doctor", "smoke", "import-zoo"),
 )
 PLAIN = """\
 algo: ppo

@@ -55,11 +55,11 @@ BOUNDS = {
     **dict.fromkeys(("learning_rate", "learning_starts", "clip_range", "max_grad_norm", "sigma"), (0, math.inf)),
     **dict.fromkeys(("target_policy_noise", "target_noise_clip", "target_kl", "cg_damping"), (0, math.inf)),
 }
-_ACTIVATIONS = (
+ACTIVATIONS = (
     *("ReLU", "Tanh", "ELU", "GELU", "SELU", "SiLU", "Mish", "LeakyReLU"),
     *("Sigmoid", "Softplus", "Softsign", "Hardtanh", "Identity"),
 )
-_OPTIMIZERS = ("Adam", "AdamW", "SGD", "RMSprop", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta")
+OPTIMIZERS = ("Adam", "AdamW", "SGD", "RMSprop", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta")
 # SAC's and its kin's words in place of a number, as in `auto_0.1`.
 _AUTO = {"ent_coef": r"auto(_\d|$)", "target_entropy": r"auto$"}
 CHOICES = {"goal_selection_strategy": ("future", "final", "episode")}
@@ -275,8 +275,8 @@ def allowed_classes(expected: type) -> dict[str, type]:
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
     by_slot: dict[type, list[type]] = {
-        torch.nn.Module: [getattr(torch.nn, name) for name in _ACTIVATIONS],
-        torch.optim.Optimizer: [*(getattr(torch.optim, name) for name in _OPTIMIZERS), RMSpropTFLike],
+        torch.nn.Module: [getattr(torch.nn, name) for name in ACTIVATIONS],
+        torch.optim.Optimizer: [*(getattr(torch.optim, name) for name in OPTIMIZERS), RMSpropTFLike],
         torch_layers.BaseFeaturesExtractor: [
             torch_layers.NatureCNN,
             torch_layers.FlattenExtractor,

@@ -13,7 +13,9 @@ from rlrun.cli import exporting  # isort: split
 
 from rlrun.cli import configs  # isort: split
 
+from rlrun.cli import zoo  # isort: split
+
 from rlrun.cli import doctor
 from rlrun.cli.app import main, run
 
-__all__ = ["agents", "configs", "doctor", "exporting", "hub", "main", "run", "runs", "training"]
+__all__ = ["agents", "configs", "doctor", "exporting", "hub", "main", "run", "runs", "training", "zoo"]

@@ -35,13 +35,16 @@ def check(
     ] = False,
     no_env: Annotated[bool, typer.Option("--no-env", help="Do not build the env.")] = False,
     all_: Annotated[bool, typer.Option("--all", help="Check ./configs, or else the shipped configs.")] = False,
+    zoo: Annotated[bool, typer.Option("--zoo", help="With --all: RL Zoo's settings in configs/zoo too.")] = False,
     json_: JsonOption = False,
 ) -> int:
     """Find everything that is wrong with a config, without training."""
     if all_ and (config or config_option or algo or env or set_):
         raise UsageError("--all checks every config as it is, and one is named too.", "Leave one of the two out.")
+    if zoo and not all_:
+        raise UsageError("--zoo goes with --all, and --all is missing.", "Write: rlrun check --all --zoo")
     if all_:
-        return _check_all(no_env)
+        return _check_all(no_env, zoo)
     plan = rlrun.check(chosen_config(config, config_option, algo, env), overrides=overrides_of(set_), env=not no_env)
     values = plan.config.model_dump(by_alias=True)
     if json_:
@@ -56,11 +59,11 @@ def check(
     return 0
 
 
-def _check_all(no_env: bool) -> int:
+def _check_all(no_env: bool, zoo: bool) -> int:
     from rlrun.config.locate import all_configs
 
     failed = skipped = 0
-    found = all_configs()
+    found = all_configs(zoo)
     for name, path in found.items():
         try:
             for warning in rlrun.check(path, env=not no_env).warnings:
@@ -83,16 +86,20 @@ def configs(
     containing: Annotated[str, typer.Argument(metavar="FILTER", help="Part of a name.")] = "",
     json_: JsonOption = False,
 ) -> None:
-    """List the shipped configs."""
+    """List the shipped configs: rlrun's own, and with zoo in the filter RL Zoo's."""
     found = rlrun.configs(containing)
     if json_:
         console.print_json(found)
         return
     if not found:
         raise UsageError(f'No shipped config has "{containing}" in its name.', "`rlrun configs` lists them all.")
-    from rlrun.config.locate import headline
+    from rlrun.config.locate import ZOO, headline
 
     console.print_table(("config", "what it is"), [(name, headline(path)) for name, path in found.items()])
+    others = [name for name in rlrun.configs(ZOO + containing.removeprefix(ZOO)) if name not in found]
+    if others:
+        where = ZOO + containing if containing else "zoo"
+        console.note(f"and {len(others)} with RL Baselines3 Zoo's settings, not run by us: rlrun configs {where}")
 
 
 @app.command()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rlrun.errors import UsageError
+
+if TYPE_CHECKING:
+    from rlrun.training.zoo import ZooEntry
 
 # RL Baselines3 Zoo's flags, and what they are here.
 ZOO_HABITS = {
@@ -34,14 +37,25 @@ ZOO_HABITS = {
     "--exp-id": "rlrun takes a run directory, a unique part of its name, or latest.",
     "--no-render": "rlrun eval does not render.",
     "--optimize": "rlrun tunes with its own command.",
+    **dict.fromkeys(("--gym-packages",), "rlrun writes --set 'env.imports=[package]'."),
+    "--eval-env-kwargs": "rlrun writes --set evaluation.env_kwargs.x=1",
+    "--n-eval-envs": "rlrun writes --set evaluation.n_envs=N.",
+    "--log-interval": "rlrun writes --set log_every=N, in timesteps.",
+    "--save-replay-buffer": "rlrun saves it with every checkpoint.",
+    "--load-checkpoint": "rlrun calls it --checkpoint N.",
+    "--load-last-checkpoint": "rlrun calls it --checkpoint latest.",
+    "--deterministic": "rlrun eval does it where the env's family is evaluated so; --set evaluation.deterministic=true",
+    "--stochastic": "rlrun writes --set evaluation.deterministic=false",
+    **dict.fromkeys(("-P", "--progress"), "rlrun shows its progress by itself."),
+    **dict.fromkeys(("-uuid", "--uuid"), "Every run directory has a name of its own."),
 }
 
 ConfigArgument = Annotated[
     str | None, typer.Argument(metavar="CONFIG", help="A YAML file or the name of a shipped config.")
 ]
 ConfigOption = Annotated[str | None, typer.Option("--config", "-c", help="The same, as a flag.")]
-AlgoOption = Annotated[str | None, typer.Option(help="With --env: find the shipped config.")]
-EnvOption = Annotated[str | None, typer.Option(help="With --algo: find the shipped config.")]
+AlgoOption = Annotated[str | None, typer.Option(help="With --env: find the shipped config, or in RL Zoo's file.")]
+EnvOption = Annotated[str | None, typer.Option(help="With --algo: find the shipped config, or in RL Zoo's file.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value; may be repeated.")
 ]
@@ -97,15 +111,22 @@ def overrides_of(pairs: Sequence[str] | None, **sugar: Any) -> list[Any]:
     ]
 
 
-def chosen_config(argument: str | None, option: str | None, algo: str | None, env: str | None) -> Path:
-    """The config file that a command line means."""
+def chosen_config(argument: str | None, option: str | None, algo: str | None, env: str | None) -> Path | ZooEntry:
+    """The config that a command line means: a file, or a section of one in RL Zoo's format."""
     from rlrun.config.locate import find_by_env, find_config
+    from rlrun.config.zoo import is_zoo_file
 
     given = [text for text in (argument, option) if text is not None]
     if len(given) == 2:
         raise UsageError(f"Two configs are named: {argument} and {option}.", "Name one.")
     if given and (algo or env):
-        raise UsageError("--algo and --env find a shipped config, and one is named already.", "Leave them out.")
+        path = find_config(given[0])
+        if env and is_zoo_file(path):
+            from rlrun.training.zoo import ZooEntry
+
+            return ZooEntry(path, env, algo)
+        if not is_zoo_file(path):
+            raise UsageError("--algo and --env find a shipped config, and one is named already.", "Leave them out.")
     if given:
         return find_config(given[0])
     if algo and env:

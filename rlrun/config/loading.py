@@ -95,7 +95,7 @@ def read_source(config: Path | Mapping[str, Any], overrides: Iterable[Override] 
         kind = "a list" if isinstance(values, list) else "a single value"
         raise ConfigError([Problem(f"holds {kind} at the top, not keys.", where=where, hint="Begin with `algo: ppo`.")])
     source = Source(values, places, config if isinstance(config, Path) else None)
-    _apply_overrides(source, list(overrides))
+    apply_overrides(source, list(overrides))
     return source
 
 
@@ -105,7 +105,11 @@ def _copied(value: Any) -> Any:
     return [_copied(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _apply_overrides(source: Source, overrides: list[Override]) -> None:
+def apply_overrides(source: Source, overrides: list[Override]) -> None:
+    """Replace values of what was read.
+
+    :raises ConfigError: when an override does not fit
+    """
     problems = []
     seen: dict[str, str] = {}
     for override in overrides:

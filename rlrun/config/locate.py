@@ -8,6 +8,8 @@ from pathlib import Path
 
 from rlrun.errors import UsageError, did_you_mean
 
+ZOO = "zoo/"  # what the names of RL Zoo's configs begin with
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -23,8 +25,13 @@ def folder_name(text: str) -> str:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """``{"CartPole-v1/ppo": path}`` of every shipped config, in order."""
-    return configs_in(shipped_folder())
+    """``{"CartPole-v1/ppo": path}`` of every shipped config of rlrun's own, in order."""
+    return {name: path for name, path in configs_in(shipped_folder()).items() if not name.startswith(ZOO)}
+
+
+def zoo_configs() -> dict[str, Path]:
+    """``{"zoo/CartPole-v1/ppo": path}`` of the shipped configs with RL Baselines3 Zoo's settings, in order."""
+    return {ZOO + name: path for name, path in configs_in(shipped_folder() / ZOO).items()}
 
 
 def configs_in(folder: Path) -> dict[str, Path]:
@@ -33,15 +40,17 @@ def configs_in(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
 
 
-def all_configs() -> dict[str, Path]:
+def all_configs(zoo: bool = False) -> dict[str, Path]:
     """The user's own configs, in ``./configs``; the shipped ones where there is no such folder.
 
+    :param zoo: those in the folder ``zoo`` too
     :raises UsageError: when the folder is there and holds none
     """
     own = Path("configs")
     if not own.is_dir():
-        return shipped_configs()
-    if not (found := configs_in(own)):
+        return {**shipped_configs(), **(zoo_configs() if zoo else {})}
+    found = {name: path for name, path in configs_in(own).items() if zoo or not name.startswith(ZOO)}
+    if not found:
         raise UsageError("There is no config (*.yaml) in ./configs.", "`rlrun init` writes one.")
     return found
 
@@ -56,12 +65,16 @@ def find_config(name: str | Path) -> Path:
         return path
     text = str(name)
     shipped = shipped_configs()
+    zoo = zoo_configs()
     # "ALE/Pong-v5/ppo" lies in the folder "ALE-Pong-v5".
-    env_id, _, algo = text.rpartition("/")
-    key = f"{folder_name(env_id)}/{algo}"
-    if key in shipped:
-        return shipped[key]
-    hint = did_you_mean(text, shipped) or "`rlrun configs` lists the shipped ones."
+    start = ZOO if text.startswith(ZOO) else ""
+    env_id, _, algo = text.removeprefix(ZOO).rpartition("/")
+    key = f"{start}{folder_name(env_id)}/{algo}"
+    found = shipped.get(key) or zoo.get(key)
+    if found is not None:
+        return found
+    hint = _in_zoo(key, zoo) or did_you_mean(text, zoo if start else shipped)
+    hint = hint or "`rlrun configs` lists the shipped ones."
     raise UsageError(f'There is no config file and no shipped config "{text}".', hint)
 
 
@@ -71,9 +84,14 @@ def find_by_env(env_id: str, algo: str) -> Path:
     shipped = shipped_configs()
     if key in shipped:
         return shipped[key]
-    hint = did_you_mean(key, shipped)
+    hint = _in_zoo(key, zoo_configs()) or did_you_mean(key, shipped)
     init = f"Or write your own: `rlrun init --env {env_id} --algo {algo}`."
     raise UsageError(f"There is no shipped config for {algo} on {env_id}.", f"{hint} {init}".strip())
+
+
+def _in_zoo(key: str, zoo: dict[str, Path]) -> str:
+    """Where RL Zoo's settings for what was asked for are; empty when there are none."""
+    return f"RL Zoo's settings, not run by us, are {ZOO}{key}." if ZOO + key in zoo else ""
 
 
 def headline(path: Path) -> str:

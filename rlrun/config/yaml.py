@@ -63,6 +63,10 @@ class Document:
 
 def read_yaml(path: Path) -> Document:
     """Read a YAML file; raises ConfigError with the file's name for whatever is wrong with it."""
+    return parse_yaml(_text_of(path), str(path))
+
+
+def _text_of(path: Path) -> str:
     where = str(path)
     try:
         with path.open("rb") as stream:
@@ -77,7 +81,7 @@ def read_yaml(path: Path) -> Document:
                     )
                 ]
             )
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except FileNotFoundError:
         hint = "Check the path; `rlrun configs` lists the shipped configs."
         raise ConfigError([Problem("there is no such file.", where=where, hint=hint)]) from None
@@ -90,7 +94,6 @@ def read_yaml(path: Path) -> Document:
     except (OSError, ValueError) as error:  # ValueError: no file can have this name
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError([Problem(f"cannot be read: {reason}.", where=where, hint="Check the path.")]) from None
-    return parse_yaml(text, where)
 
 
 def parse_yaml(text: str, where: str) -> Document:
@@ -117,12 +120,15 @@ def _parse(text: str, reader: _Reader) -> Document:
     return Document(reader.read(node, (), 0) if node is not None else None, reader.lines)
 
 
-def read_zoo_yaml(path: Path) -> Any:
-    """The value of a file that RL Zoo dumped: YAML in which ordered dicts and tuples carry Python tags.
+def read_zoo_yaml(path: Path) -> Document:
+    """Read a file in the YAML that RL Zoo writes, by hand or when it trains.
+
+    Beside this module's rules it may hold merge keys (``<<: *defaults``), the tags of plain values (``!!float 1e6``),
+    YAML 1.1's ``yes`` and ``off``, and the tags under which PyYAML dumps ordered dicts and tuples.
 
     :raises ConfigError: as :func:`read_yaml`
     """
-    return _parse(path.read_text("utf-8", errors="replace")[:MAX_BYTES], _ZooReader(str(path))).value
+    return _parse(_text_of(path), _ZooReader(str(path)))
 
 
 def parse_value(text: str, where: str) -> Any:
@@ -164,7 +170,8 @@ class _Reader:
             if key is None:
                 self.fail(line, "a key must be a word.", "Put it in quotes.")
             if key == "<<" and key_node.tag == _PLAIN:
-                self.fail(line, "merge keys (<<) are not supported.", "Write the values out.")
+                self.merge(result, value_node, line, path, depth)
+                continue
             key = key if isinstance(key, str) else key_node.value
             if key in result:
                 self.fail(
@@ -173,6 +180,9 @@ class _Reader:
             self.lines[(*path, key)] = line
             result[key] = self.read(value_node, (*path, key), depth + 1)
         return result
+
+    def merge(self, result: dict[str, Any], node: yaml.Node, line: int, path: KeyPath, depth: int) -> None:
+        self.fail(line, "merge keys (<<) are not supported.", "Write the values out.")
 
     def scalar(self, node: yaml.ScalarNode, line: int) -> Any:
         if node.tag == _PLAIN:
@@ -190,7 +200,7 @@ class _Reader:
 
 
 class _ZooReader(_Reader):
-    """Also reads what PyYAML writes for ordered dicts and tuples. The tags are names here: nothing is called."""
+    """Also reads what RL Zoo's files hold. Tags are names here: nothing is called."""
 
     ORDERED_DICT = "tag:yaml.org,2002:python/object/apply:collections.OrderedDict"
     TUPLE = "tag:yaml.org,2002:python/tuple"
@@ -204,9 +214,44 @@ class _ZooReader(_Reader):
             self.fail(node.start_mark.line + 1, "an ordered dict must be a list of pairs.")
         return {str(key): item for key, item in pairs or ()}
 
+    def mapping(self, node: yaml.Node, path: KeyPath, depth: int) -> dict[str, Any]:
+        def is_merge(pair: tuple[yaml.Node, yaml.Node]) -> bool:
+            return isinstance(pair[0], yaml.ScalarNode) and pair[0].value == "<<" and pair[0].tag == _PLAIN
+
+        # What a mapping says itself comes before what it merges, wherever the merge key stands.
+        node.value = sorted(node.value, key=is_merge)
+        return super().mapping(node, path, depth)
+
+    def merge(self, result: dict[str, Any], node: yaml.Node, line: int, path: KeyPath, depth: int) -> None:
+        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        for source in sources:
+            if not isinstance(source, yaml.MappingNode):
+                self.fail(line, "only mappings can be merged (<<).", "Name an anchor of one.")
+            own = {key: self.lines.get((*path, key), 0) for key in result}
+            merged = self.read(source, path, depth + 1)
+            result.update({key: value for key, value in merged.items() if key not in result})
+            self.lines.update({(*path, key): line for key, line in own.items()})
+
+    def scalar(self, node: yaml.ScalarNode, line: int) -> Any:
+        if node.tag == _PLAIN:
+            return _YAML_1_1.get(node.value.lower(), core_scalar(node.value))
+        kind = _SCALAR_TAGS.get(node.tag)
+        if kind is None:
+            return super().scalar(node, line)
+        value = core_scalar(node.value)
+        if kind is float and type(value) is int:
+            value = float(value)
+        if not isinstance(value, kind):
+            self.fail(line, f'"{node.value}" is no {_short_tag(node.tag)}.', "Leave the tag out.")
+        return value
+
     def check_tag(self, node: yaml.Node, line: int) -> None:
         if not (isinstance(node, yaml.SequenceNode) and node.tag in (self.ORDERED_DICT, self.TUPLE)):
             super().check_tag(node, line)
+
+
+_YAML_1_1 = {"yes": True, "on": True, "no": False, "off": False}
+_SCALAR_TAGS = {f"tag:yaml.org,2002:{kind.__name__}": kind for kind in (float, int, bool)}
 
 
 def core_scalar(text: str) -> Any:

@@ -61,6 +61,7 @@ KNOWN: dict[str, KnownWrapper] = {
         ),
         KnownWrapper("gymnasium.wrappers"),
     ),
+    **dict.fromkeys(("FrameSkip", "MaskObservation"), KnownWrapper("rlrun.envs.own_wrappers")),
     **dict.fromkeys(
         ("ImgObsWrapper", "FlatObsWrapper", "FullyObsWrapper", "RGBImgObsWrapper", "RGBImgPartialObsWrapper"),
         KnownWrapper("minigrid.wrappers"),

@@ -202,7 +202,7 @@ def _zoo_settings(model: Path) -> dict[str, Any]:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    value = read_zoo_yaml(path) if path.is_file() else {}
+    value = read_zoo_yaml(path).value if path.is_file() else {}
     return value if isinstance(value, dict) else {}
 
 

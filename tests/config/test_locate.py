@@ -15,14 +15,16 @@ from rlrun.config.locate import (
     headline,
     shipped_configs,
     shipped_folder,
+    zoo_configs,
 )
 from rlrun.errors import UsageError
 
 
 def test_every_file_in_the_shipped_folder_has_a_name_that_finds_it() -> None:
     files = sorted(shipped_folder().rglob("*.yaml"))
-    assert sorted(shipped_configs().values()) == files
-    assert files
+    shipped = {**shipped_configs(), **zoo_configs()}
+    assert sorted(shipped.values()) == files
+    assert shipped_configs()
     assert [find_config(name) for name in shipped_configs()] == list(shipped_configs().values())
 
 
