@@ -52,6 +52,7 @@ _GL = {
     "osmesa": ("OSMesa", "On Debian and Ubuntu: apt install libosmesa6; then MUJOCO_GL=osmesa."),
     "glx": ("GLX", "It needs a display, as windows do."),
 }
+_BUSY = "The machine may be busy: try again."
 _FOR_GL = "MuJoCo draws with one of EGL, OSMesa and GLX; other envs need none."
 
 
@@ -111,7 +112,7 @@ def _probe(*arguments: str) -> dict[str, Any]:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, cwd=folder, check=False)
         except subprocess.TimeoutExpired:
-            return {"error": f"it takes longer than {_SECONDS} s"}
+            return {"error": f"it takes longer than {_SECONDS} s", "slow": True}
         except OSError as error:
             return {"error": f"no process can be started ({error.strerror})"}
     try:
@@ -176,7 +177,9 @@ def _bundled_ffmpeg() -> Finding:
     except (ImportError, RuntimeError):
         return Finding(name, MISSING, "imageio-ffmpeg brings none.", install_hint(""), needed=True)
     words = _first_line(path, "-version")
-    return Finding(name, OK if words else MISSING, words or f"{path} does not run.", "" if words else install_hint(""))
+    if words:
+        return Finding(name, OK, words, needed=True)
+    return Finding(name, MISSING, f"{path} does not run.", install_hint(""), needed=True)
 
 
 def _tool(name: str, command: str, argument: str, advice: str) -> Finding:
@@ -252,6 +255,8 @@ def _working(future: Future[dict[str, Any]]) -> Finding:
     if not broken:
         return Finding("imports", OK, "the plain install's modules can be imported", needed=True)
     detail = "; ".join(f"{name}: {why}" for name, why in broken.items())
+    if found.get("slow"):
+        return Finding("imports", WARNING, f"{detail}.", _BUSY)
     return Finding("imports", MISSING, f"{detail}.", install_hint(""), needed=True)
 
 
@@ -273,6 +278,8 @@ def _env(name: str, found: dict[str, Any]) -> Finding:
     if "error" not in found:
         return Finding(f"{family.name} envs", OK, found["detail"], needed=needed)
     detail = f"{found['error'].rstrip('.')}."
+    if found.get("slow"):
+        return Finding(f"{family.name} envs", WARNING, detail, _BUSY)
     return Finding(f"{family.name} envs", MISSING, detail, install_hint(family.extra), needed=needed)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rlrun.config.schema import Config
     from rlrun.evaluation.statistics import Evaluation
     from rlrun.publish.export import Export
+    from rlrun.publish.video import Video
     from rlrun.runs.load import Agent
     from rlrun.training.progress import Reporter
 
@@ -198,6 +199,69 @@ class Run:
         agent = load_agent(self.directory, which, config, trust=trust, say=note)
         path = Path(out) if out is not None else self.path / "export" / f"{agent.checkpoint}.onnx"
         return export_agent(agent, path, str(self.path))
+
+    def video(
+        self,
+        out: str | Path | None = None,
+        *,
+        checkpoint: str | int | None = None,
+        episodes: int = 1,
+        length: int = 10_000,
+        fps: float | None = None,
+        gif: bool = False,
+        overlay: bool = False,
+        seed: int | None = None,
+        trust: bool = False,
+    ) -> Video:
+        """Film the agent of one checkpoint; the file is whole, and decoded again to be sure.
+
+        :param out: the MP4; None: in the run's folder ``videos``
+        :param checkpoint: ``best``, ``final``, ``latest`` or timesteps; None: the first of these that there is
+        :param episodes: how many
+        :param length: the agent's steps in all after which to end, also in the middle of an episode
+        :param fps: frames a second; None: the env's ``render_fps``, else 30
+        :param gif: write a GIF too, beside the MP4
+        :param overlay: draw episode, step and return on the frames
+        :param seed: of the episodes; None: the run's own
+        :param trust: import what the run's config names, though the run is not known to be this user's
+        :raises UsageError: for a checkpoint that is not there, or an env that cannot be filmed
+        :raises RlrunError: when drawing or encoding fails; then there is no file
+        """
+        from rlrun.evaluation.filming import Filming
+        from rlrun.publish.video import film_run
+
+        return film_run(
+            self.directory,
+            self.config,
+            None if checkpoint is None else str(checkpoint),
+            None if out is None else Path(out),
+            Filming(episodes, length, fps, gif, overlay),
+            seed,
+            trust=trust,
+            say=note,
+        )
+
+    def watch(
+        self,
+        *,
+        checkpoint: str | int | None = None,
+        episodes: int | None = None,
+        seed: int | None = None,
+        trust: bool = False,
+    ) -> list[float]:
+        """Show the agent of one checkpoint in a window, until that is closed.
+
+        :param checkpoint: ``best``, ``final``, ``latest`` or timesteps; None: the first of these that there is
+        :param episodes: how many; None: without end
+        :param seed: of the episodes; None: the run's own
+        :param trust: import what the run's config names, though the run is not known to be this user's
+        :return: the returns of the episodes that ended
+        :raises UsageError: when there is no display, or the env cannot draw itself
+        """
+        from rlrun.publish.video import watch_run
+
+        which = None if checkpoint is None else str(checkpoint)
+        return watch_run(self.directory, self.config, which, episodes, seed, trust=trust, say=note)
 
     def summary(self) -> dict[str, Any]:
         """What ``rlrun show --json`` prints."""

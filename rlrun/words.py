@@ -79,6 +79,23 @@ def describe_run(values: Mapping[str, Any]) -> dict[str, str]:
     return words
 
 
+def describe_video(values: Mapping[str, Any]) -> dict[str, str]:
+    """What ``rlrun video`` prints of the JSON of a film."""
+    seen = [
+        f"{total:.2f} in {steps:,} steps" for total, steps in zip(values["returns"], values["lengths"], strict=True)
+    ]
+    actions = "deterministic" if values["deterministic"] else "stochastic"
+    return {
+        "file": f"{values['path']} ({size(values['bytes'])})",
+        "gif": values["gif"] or "",
+        "film": f"{values['frames']:,} frames of {values['width']} x {values['height']} pixels, "
+        f"{values['seconds']:.1f} s at {values['fps']:g} frames a second",
+        "returns": ", ".join(seen + ["cut within an episode"] * values["cut"]),
+        "agent": f"checkpoint {values['checkpoint']}, {values['timesteps']:,} timesteps, "
+        f"{actions} actions, seed {values['seed']}",
+    }
+
+
 def _exactness_in_words(values: Mapping[str, Any]) -> str:
     if values["resume"] == "exact":
         return "exact"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,13 @@ class Outcome:
     err: str
 
 
-@pytest.fixture(autouse=True)
-def own_key(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(autouse=True, scope="session")
+def own_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The user's key and settings lie in a folder of the tests."""
     settings = tmp_path_factory.getbasetemp() / "settings"
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(settings))
-    return settings
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(settings))
+        yield settings
 
 
 @pytest.fixture

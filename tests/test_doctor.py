@@ -39,14 +39,11 @@ def finding(name: str) -> doctor.Finding:
     return next(f for f in doctor.examine().findings if f.name == name)
 
 
-def test_the_real_thing_takes_seconds_and_shows_no_token(
-    rlrun_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-):
+def test_the_real_thing_shows_no_token(rlrun_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_TOKEN", SECRET)
     monkeypatch.setenv("HF_ENDPOINT", f"http://user:{SECRET}@127.0.0.1:9")
-    began = time.monotonic()
+    monkeypatch.setattr(doctor, "_SECONDS", 60)  # it takes 5 s in all, but not while other tests run
     outcome = rlrun_command("doctor", "--json")
-    assert time.monotonic() - began < 30  # 5 s on two idle cores
     report = json.loads(outcome.out)
     assert outcome.code == 0, outcome.out
     assert SECRET not in outcome.out + outcome.err
@@ -144,6 +141,13 @@ def test_a_probe_that_crashes_or_hangs_takes_nothing_down(monkeypatch: pytest.Mo
     monkeypatch.undo()
     monkeypatch.setattr(doctor, "_SECONDS", 0.01)
     assert "takes longer" in doctor._probe("learning")["error"]
+
+
+def test_a_machine_that_is_too_busy_is_not_called_broken(quick: dict[str, Any]):
+    slow = {"error": "it takes longer than 12 s", "slow": True}
+    quick["learning"] = quick["env CartPole-v1"] = slow
+    assert doctor.examine().works
+    assert (finding("imports").state, finding("classic control envs").state) == ("warning", "warning")
 
 
 def test_any_answer_of_the_hub_will_do(monkeypatch: pytest.MonkeyPatch):

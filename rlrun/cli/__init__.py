@@ -5,6 +5,8 @@ from rlrun.cli import training  # isort: split
 
 from rlrun.cli import agents  # isort: split
 
+from rlrun.cli import videos  # isort: split
+
 from rlrun.cli import runs  # isort: split
 
 from rlrun.cli import hub  # isort: split
@@ -18,4 +20,4 @@ from rlrun.cli import zoo  # isort: split
 from rlrun.cli import doctor
 from rlrun.cli.app import main, run
 
-__all__ = ["agents", "configs", "doctor", "exporting", "hub", "main", "run", "runs", "training", "zoo"]
+__all__ = ["agents", "configs", "doctor", "exporting", "hub", "main", "run", "runs", "training", "videos", "zoo"]

@@ -12,6 +12,7 @@ from rlrun import console, words
 from rlrun.cli.app import app
 from rlrun.cli.flags import (
     RUNS,
+    CheckpointOption,
     JsonOption,
     RunArgument,
     RunDirOption,
@@ -29,7 +30,7 @@ def eval_(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="A run, an SB3 zip, a downloaded folder; with --untrained a config.")
     ],
-    checkpoint: Annotated[str | None, typer.Option(help="best, final, latest, or a number of timesteps.")] = None,
+    checkpoint: CheckpointOption = None,
     episodes: Annotated[int | None, typer.Option(parser=positive, metavar="<int>", help="Number of episodes.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the episodes; default: the run's.")] = None,
     deterministic: Annotated[

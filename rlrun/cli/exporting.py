@@ -10,14 +10,14 @@ import typer
 import rlrun
 from rlrun import console, words
 from rlrun.cli.app import app
-from rlrun.cli.flags import RUNS, JsonOption, RunArgument, RunDirOption, TrustOption
+from rlrun.cli.flags import RUNS, CheckpointOption, JsonOption, RunArgument, RunDirOption, TrustOption
 
 
 @app.command()
 def export(
     run: RunArgument,
     to: Annotated[Literal["onnx"], typer.Option(help="The format.")] = "onnx",
-    checkpoint: Annotated[str | None, typer.Option(help="best, final, latest, or a number of timesteps.")] = None,
+    checkpoint: CheckpointOption = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default RUN/export/<checkpoint>.onnx.")] = None,
     trust: TrustOption = False,
     run_dir: RunDirOption = RUNS,

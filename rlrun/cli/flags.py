@@ -31,13 +31,13 @@ ZOO_HABITS = {
     "--n-envs": "rlrun writes --set env.n_envs=N.",
     "--vec-env": "rlrun writes --set env.vec=workers.",
     "--num-threads": "rlrun writes --set threads=N.",
-    "--tensorboard-log": "A run directory has TensorBoard logs by itself.",
+    **dict.fromkeys(("-tb", "--tensorboard-log"), "A run directory has TensorBoard logs by itself."),
     "--track": "rlrun writes --set 'trackers=[wandb]'.",
     "--load-best": "rlrun calls it --checkpoint best.",
     "--exp-id": "rlrun takes a run directory, a unique part of its name, or latest.",
     "--no-render": "rlrun eval does not render.",
     "--optimize": "rlrun tunes with its own command.",
-    **dict.fromkeys(("--gym-packages",), "rlrun writes --set 'env.imports=[package]'."),
+    "--gym-packages": "rlrun writes --set 'env.imports=[package]'.",
     "--eval-env-kwargs": "rlrun writes --set evaluation.env_kwargs.x=1",
     "--n-eval-envs": "rlrun writes --set evaluation.n_envs=N.",
     "--log-interval": "rlrun writes --set log_every=N, in timesteps.",
@@ -62,6 +62,7 @@ SetOption = Annotated[
 SeedOption = Annotated[int | None, typer.Option(help="Sugar for --set seed=N.")]
 RUNS = Path("runs")
 RunDirOption = Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")]
+CheckpointOption = Annotated[str | None, typer.Option(help="best, final, latest, or a number of timesteps.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 TrustOption = Annotated[
     bool, typer.Option("--trust", help="Import the code that it names, though it is not known to be yours.")

@@ -10,9 +10,8 @@ import typer
 import rlrun
 from rlrun import console
 from rlrun.cli.app import app
-from rlrun.cli.flags import RUNS, JsonOption, RunArgument, RunDirOption, TrustOption, positive
+from rlrun.cli.flags import RUNS, CheckpointOption, JsonOption, RunArgument, RunDirOption, TrustOption, positive
 
-CheckpointOption = Annotated[str | None, typer.Option(help="best, final, latest, or a number of timesteps.")]
 EpisodesOption = Annotated[
     int, typer.Option(parser=positive, metavar="<int>", help="Number of episodes that the card's figures come from.")
 ]

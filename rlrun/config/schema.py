@@ -127,6 +127,16 @@ class CheckpointConfig(Section):
     )
 
 
+class VideoConfig(Section):
+    """Films of the agent in training: `videos/<timesteps>.mp4` in the run. They change nothing that is learnt."""
+
+    every: NotNegative = Field(0, description="Timesteps between films; 0: none.")
+    episodes: Positive = Field(1, description="Number of episodes of one film.")
+    length: Positive = Field(
+        1_000, description="The agent's steps in all after which a film ends, also in the middle of an episode."
+    )
+
+
 class EarlyStopConfig(Section):
     """Reasons to end training before the budget."""
 
@@ -175,6 +185,7 @@ class Config(Section):
     hyperparameters: dict[str, Any] = Field({}, description="Keyword arguments of the SB3 class.")
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    video: VideoConfig = VideoConfig()
     early_stop: EarlyStopConfig | None = Field(None, description="Reasons to end training before the budget.")
     callbacks: list[CallbackConfig] = Field([], description="The user's own SB3 callbacks.")
     trackers: list[TrackerConfig] = Field(

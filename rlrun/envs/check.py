@@ -214,7 +214,7 @@ def _renders(recipe: EnvRecipe) -> Verdict:
             env.step(env.action_space.sample())
             frame: Any = env.render()
     except Exception as error:
-        if '"render_mode"' in str(error) or "takes no keyword" in str(error):
+        if "takes no `render_mode`" in str(error):
             return "warning", f"No video can be made of it: its constructor takes no `render_mode`. {modes}"
         return "warning", f"No video: {_sentence(error).rstrip('.')}. {modes}"
     if not isinstance(frame, np.ndarray) or frame.ndim != 3:

@@ -29,6 +29,7 @@ class Family:
     :ivar seed_every_reset: the envs draw fresh entropy at each reset, so each must be seeded
     :ivar prints: its C code writes banners to stdout, which are thrown away
     :ivar deterministic_evaluation: whether agents are usually evaluated by their most likely action
+    :ivar drawing: what to do where the envs cannot draw themselves
     """
 
     name: str
@@ -38,6 +39,7 @@ class Family:
     seed_every_reset: bool = False
     deterministic_evaluation: bool = True
     prints: bool = False
+    drawing: str = ""
 
 
 _TABLE = (
@@ -53,6 +55,7 @@ _TABLE = (
         r"|Swimmer|Walker2d)-v\d+",
         "mujoco",
         "mujoco",
+        drawing="MuJoCo draws with OpenGL: without a display it needs EGL (libegl1) or OSMesa (libosmesa6).",
     ),
     Family("MiniGrid", r"(MiniGrid|BabyAI)-.+-v\d+", "minigrid", "minigrid", deterministic_evaluation=False),
 )

@@ -52,6 +52,15 @@ class Role(enum.Enum):
     TRAIN = "train"
     EVAL = "eval"
     VIDEO = "video"
+    WATCH = "watch"
+
+
+# Roles in which the env draws itself, and its `render_mode` for them.
+_RENDER_MODES = {Role.VIDEO: "rgb_array", Role.WATCH: "human"}
+_UNSEEN = {Role.VIDEO: "it cannot be filmed", Role.WATCH: "it cannot be watched"}
+_HOW_TO_DRAW = (
+    "Let its constructor take `render_mode`, and its `render` return an image (height, width, 3) for `rgb_array`."
+)
 
 
 @dataclass(frozen=True)
@@ -100,13 +109,20 @@ class EnvRecipe:
         role: Role,
         seeds: Sequence[Iterator[int] | Sequence[int]],
         statistics: Statistics | None = None,
+        around: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] | None = None,
     ) -> VecEnv:
         """A vectorised and wrapped env for evaluation or video, in this process.
 
         :param seeds: for each env copy, the seeds of its resets
         :param statistics: normalization statistics; needed when the config normalizes
+        :param around: the outermost wrapper of each copy
         """
-        base = DummyVecEnv([partial(self.make, role, iter(s)) for s in seeds])
+
+        def make(own_seeds: Iterator[int]) -> gym.Env[Any, Any]:
+            env = self.make(role, own_seeds)
+            return env if around is None else around(env)
+
+        base = DummyVecEnv([partial(make, iter(s)) for s in seeds])
         venv = self._wrap_vec(RecordedVecEnv(base), role)
         normalizer = find_normalizer(venv)
         if normalizer is not None:
@@ -142,21 +158,21 @@ class EnvRecipe:
     def _make_bare(self, role: Role) -> tuple[gym.Env[Any, Any], bool]:
         """The env as its author made it, and whether every one of its resets must be seeded."""
         kwargs = self.env.kwargs if role is Role.TRAIN else {**self.env.kwargs, **self.eval_kwargs}
-        if role is Role.VIDEO:
-            kwargs = {**kwargs, "render_mode": "rgb_array"}
+        if role in _RENDER_MODES:
+            kwargs = {**kwargs, "render_mode": _RENDER_MODES[role]}
         for module in self.env.imports:
             import_module(module)
         env_id = self.env.id
         if is_class_path(env_id):
             cls = load_class(env_id, gym.Env, what="env")
-            return _constructed(env_id, partial(cls, **kwargs)), bool(self.env.seed_every_reset)
+            return _constructed(env_id, partial(cls, **kwargs), role), bool(self.env.seed_every_reset)
         module, _, name = env_id.rpartition(":")
         if module:
             import_module(module)
         family = import_family(name)
         check_registered(name)
         with c_output_discarded(family.prints):
-            env = _constructed(env_id, partial(gym.make, name, **kwargs))
+            env = _constructed(env_id, partial(gym.make, name, **kwargs), role)
         chosen = self.env.seed_every_reset
         return env, family.seed_every_reset if chosen is None else chosen
 
@@ -223,17 +239,23 @@ def _needs_transpose(space: spaces.Space[Any]) -> bool:
     return any(is_image_space(leaf) and not is_image_space_channels_first(leaf) for leaf in leaves)  # type: ignore[arg-type]
 
 
-def _constructed(name: str, make: Callable[[], Any]) -> Any:
-    """Build an env or wrapper; what its code raises is reported in one sentence."""
+def _constructed(name: str, make: partial[Any], role: Role = Role.TRAIN) -> Any:
+    """Build an env or wrapper; what its code raises is reported in one sentence.
+
+    :param role: of an env; a wrapper has none
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             return make()
     except TypeError as error:
+        keyword = str(error).rpartition("argument ")[2].strip("'").split("'")[0]
+        takes_nothing = "takes no arguments" in str(error)
+        if role in _RENDER_MODES and (keyword == "render_mode" or (takes_nothing and len(make.keywords) == 1)):
+            raise UsageError(f"{name} takes no `render_mode`, so {_UNSEEN[role]}.", _HOW_TO_DRAW) from None
         if "unexpected keyword argument" in str(error):
-            keyword = str(error).rpartition("argument ")[2].strip("'").split("'")[0]
             raise UsageError(f'{name} has no keyword "{keyword}".', keyword_hint(name, keyword)) from None
-        if "takes no arguments" in str(error):
+        if takes_nothing:
             raise UsageError(f"{name} takes no keyword arguments.", "Leave `env.kwargs` out.") from None
         raise UsageError(f"{name} could not be built: {error}") from error
     except RlrunError:

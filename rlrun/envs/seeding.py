@@ -12,6 +12,7 @@ EVALUATION_IN_TRAINING  resets of the evaluation envs, the same at every evaluat
 EVALUATION              resets of ``rlrun eval``'s envs                               none
 LEARNER                 torch, NumPy and Python generators, action-space sampling     cut
 POLICY                  actions of a stochastic policy while it is evaluated          none
+VIDEO                   resets of the envs that are filmed or watched                 none
 ======================  ============================================================  ==================
 
 ``cut`` is the number of timesteps at which the training envs were last built anew: 0, or a checkpoint's.
@@ -39,6 +40,7 @@ class Stream(enum.IntEnum):
     EVALUATION = 2
     LEARNER = 3
     POLICY = 4
+    VIDEO = 5
 
 
 def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:

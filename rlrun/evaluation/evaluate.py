@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
@@ -73,14 +74,32 @@ def evaluate(
     :return: the episodes in the order of ``seeds``
     """
     width = min(len(seeds), n_envs or _MAX_ENVS)
+    with acting(model, recipe, Role.EVAL, fixed_seeds(seeds, width), statistics) as venv:
+        return _play(model, venv, seeds, deterministic, should_stop)
+
+
+@contextlib.contextmanager
+def acting(
+    model: BaseAlgorithm,
+    recipe: EnvRecipe,
+    role: Role,
+    seeds: Sequence[Sequence[int]],
+    statistics: Statistics | None,
+    around: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] | None = None,
+) -> Iterator[VecEnv]:
+    """Env copies for a model to act in; whatever it draws there, its training goes on as if it had not.
+
+    :param seeds: for each copy, the seeds of its resets
+    :param around: the outermost wrapper of each copy
+    """
     with generators_preserved(), _final_exploration(model), _own_action_space(model):
-        venv = recipe.make_vec(Role.EVAL, fixed_seeds(seeds, width), statistics)
+        venv = recipe.make_vec(role, seeds, statistics, around)
         try:
-            policy_seed, space_seed = draw_seeds(seeds[0], Stream.POLICY, 2)
+            policy_seed, space_seed = draw_seeds(seeds[0][0], Stream.POLICY, 2)
             seed_global_generators(policy_seed)
             if getattr(model, "action_space", None) is not None:
                 model.action_space.seed(space_seed)
-            return _play(model, venv, seeds, deterministic, should_stop)
+            yield venv
         finally:
             venv.close()
 
@@ -124,21 +143,10 @@ def _play(
     episodes: list[tuple[float, int, Any] | None] = [None] * len(seeds)
     playing = list(range(width))  # the episode each copy plays now
     sums, steps = np.zeros(width), np.zeros(width, dtype=int)
-    observations: Any = venv.reset()
-    states: Any = None
-    starts = np.ones(width, dtype=bool)
-    masked = takes_action_masks(model)
-    while any(episode is None for episode in episodes):
-        if should_stop is not None:
-            should_stop()
-        extra = {"action_masks": np.stack(venv.env_method("action_masks"))} if masked else {}
-        actions, states = model.predict(
-            observations, state=states, episode_start=starts, deterministic=deterministic, **extra
-        )
-        observations, rewards, starts, infos = venv.step(actions)
+    for rewards, ended, infos in steps_of(model, venv, deterministic, should_stop):
         sums += rewards
         steps += 1
-        for copy in np.flatnonzero(starts):
+        for copy in np.flatnonzero(ended):
             # The Monitor inside the wrappers knows the env's own return. A wrapper outside it may end an episode
             # that the Monitor does not see end.
             record = infos[copy].get("episode", {"r": sums[copy], "l": steps[copy]})
@@ -146,6 +154,8 @@ def _play(
                 episodes[playing[copy]] = (float(record["r"]), int(record["l"]), infos[copy].get("is_success"))
             playing[copy] += width
             sums[copy], steps[copy] = 0.0, 0
+        if all(episode is not None for episode in episodes):
+            break
     played = [episode for episode in episodes if episode is not None]
     says_success = all(success is not None for _, _, success in played)
     return Evaluation(
@@ -155,6 +165,29 @@ def _play(
         seeds=tuple(seeds),
         deterministic=deterministic,
     )
+
+
+def steps_of(
+    model: BaseAlgorithm, venv: VecEnv, deterministic: bool, should_stop: Callable[[], None] | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]]:
+    """Reset the envs and act in them without end.
+
+    :param should_stop: called before every step; may raise
+    :return: for every step the rewards, which copies ended an episode by it, and the infos
+    """
+    observations: Any = venv.reset()
+    states: Any = None
+    starts = np.ones(venv.num_envs, dtype=bool)
+    masked = takes_action_masks(model)
+    while True:
+        if should_stop is not None:
+            should_stop()
+        extra = {"action_masks": np.stack(venv.env_method("action_masks"))} if masked else {}
+        actions, states = model.predict(
+            observations, state=states, episode_start=starts, deterministic=deterministic, **extra
+        )
+        observations, rewards, starts, infos = venv.step(actions)
+        yield rewards, starts, infos
 
 
 def takes_action_masks(model: BaseAlgorithm) -> bool:

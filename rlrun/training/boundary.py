@@ -1,4 +1,4 @@
-"""What happens between two rollouts: log, evaluate, save, cut. One hook, so that their order is always the same.
+"""What happens between two rollouts: log, film, evaluate, save, cut. One hook, so that their order is always the same.
 
 At every checkpoint training is saved and then *cut*: the envs are built anew and every generator is seeded again,
 from the run's seed and the number of timesteps. The run that goes on and the run that resumes from this checkpoint
@@ -18,7 +18,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from rlrun.config.schema import Config
-from rlrun.envs.normalization import get_statistics, set_statistics
+from rlrun.envs.normalization import Statistics, get_statistics, set_statistics
 from rlrun.envs.recipe import EnvRecipe, RestartableVecEnv, find_normalizer
 from rlrun.envs.seeding import Stream, draw_seeds, seed_global_generators
 from rlrun.evaluation.evaluate import episode_seeds, evaluate
@@ -28,6 +28,7 @@ from rlrun.runs.replay import truncate_at_cut
 from rlrun.training.interruption import Stops, TrainingEnded
 from rlrun.training.progress import Reporter
 from rlrun.training.recorders import RunFiles, pending_values, set_pending_values
+from rlrun.training.videos import TrainingVideos
 
 BUDGET = "budget"  # why training usually ends
 
@@ -63,6 +64,7 @@ class Boundary(BaseCallback):
         super().__init__()
         self.config, self.run, self.recipe, self.envs = config, run, recipe, envs
         self.files, self.reporter, self.stops = files, reporter, stops
+        self._videos = TrainingVideos(config, run, recipe, reporter, stops)
         self._began, self._resumed_from = began, resumed_from
         self._resumable = resumed_from.timesteps if resumed_from else None  # newest such checkpoint
         state = resumed_from.state["session"] if resumed_from else {}
@@ -121,6 +123,8 @@ class Boundary(BaseCallback):
         settings = self.config
         self.reporter.progressed(now, self._mean_training_return())
         ended_by = ended_by or self._goal_reached()
+        if _is_due(settings.video.every, before, now):
+            self._videos.film(self.model, self._statistics(), now)
         evaluation_due = self._is_evaluation_due(before, now, bool(ended_by))
         is_best = evaluation_due and self._evaluate(now)
         ended_by = ended_by or self._patience_used_up()
@@ -238,11 +242,10 @@ class Boundary(BaseCallback):
         :return: whether it is the best evaluation so far
         """
         settings = self.config.evaluation
-        normalizer = find_normalizer(self.model.env) if self.model.env is not None else None
         evaluation = evaluate(
             self.model,
             self.recipe,
-            get_statistics(normalizer) if normalizer is not None else None,
+            self._statistics(),
             episode_seeds(self.config, Stream.EVALUATION_IN_TRAINING),
             deterministic=bool(settings.deterministic),
             n_envs=settings.n_envs,
@@ -259,6 +262,11 @@ class Boundary(BaseCallback):
         self._without_improvement = 0 if is_best else self._without_improvement + 1
         self.reporter.evaluated(now, evaluation, is_best)
         return is_best
+
+    def _statistics(self) -> Statistics | None:
+        """The normalization statistics of this moment."""
+        normalizer = find_normalizer(self.model.env) if self.model.env is not None else None
+        return get_statistics(normalizer) if normalizer is not None else None
 
     def _goal_reached(self) -> str:
         """Why the training return ends training; empty when it does not."""

@@ -21,7 +21,7 @@ from rlrun.training.boundary import BUDGET
 from rlrun.training.plan import make_plan
 
 # What may change in the middle of a run; anything else would be another agent in another env.
-_CHANGEABLE = ("hyperparameters", "evaluation", "checkpoint", "early_stop", "trackers", "log_every", "env.vec")
+_CHANGEABLE = ("hyperparameters", "evaluation", "checkpoint", "video", "early_stop", "trackers", "log_every", "env.vec")
 _ANY_TIME = ("threads", "device", "max_time")
 
 

@@ -43,7 +43,8 @@ OBSERVATIONS = {
         camera=spaces.Box(0, 255, (36, 40, 3), np.uint8),
         goal=spaces.Box(-5.0, 5.0, (2,), np.float32),
         kind=spaces.Discrete(3),
-        action=spaces.Box(-1.0, 1.0, (2,), np.float32),
+        action=spaces.Box(-1.0, 1.0, (2,), np.float32),  # two names that the graph itself has
+        linear=spaces.Box(-1.0, 1.0, (1,), np.float32),
     ),
 }
 ACTIONS = {
@@ -77,7 +78,9 @@ class Noise(gym.Env[Any, Any]):
         return found
 
     def action_masks(self) -> np.ndarray:
-        return (np.arange(4) + self.steps) % 3 > 0
+        allowed = np.ones({"Discrete": 4, "MultiDiscrete": 5, "MultiBinary": 6}[type(self.action_space).__name__], bool)
+        allowed[self.steps % len(allowed)] = False
+        return allowed
 
 
 class Branching(ActorCriticPolicy):
@@ -86,6 +89,13 @@ class Branching(ActorCriticPolicy):
     def _predict(self, observation: Any, deterministic: bool = False) -> torch.Tensor:
         actions = super()._predict(observation, deterministic)
         return actions if float(actions.sum()) > 0 else -actions
+
+
+class Doubling(ActorCriticPolicy):
+    """A policy of the user's own that a graph can follow."""
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> torch.Tensor:
+        return 2 * super()._predict(observation, deterministic)
 
 
 def make_agent(algo: str, observations: str = "box", actions: str = "discrete", **changes: Any) -> Agent:
@@ -153,6 +163,7 @@ MORE = [
     ("crossq", "box", "box", {"normalize": ON}),
     ("qrdqn", "box", "discrete", {"normalize": ON}),
     ("trpo", "box", "multi", {"normalize": ON}),
+    ("ppo", "box", "box", {"normalize": ON, "hyperparameters": {"policy": f"{__name__}:Doubling"}}),
     ("ars", "box", "box", {"normalize": ON}),
     ("ars", "box", "discrete", {"normalize": ON}),
 ]
@@ -206,6 +217,15 @@ def test_masks_are_an_input_where_the_agent_takes_them(tmp_path: Path):
     assert actions.tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("actions", ["multi", "bits"])
+def test_masks_of_several_choices_are_one_input(actions: str, tmp_path: Path):
+    result = exported(make_agent("maskable_ppo", actions=actions), tmp_path)
+    assert result.inputs[1].shape == ("batch", {"multi": 5, "bits": 6}[actions])
+    _, given = onnxruntime.InferenceSession(str(result.path)).get_inputs()
+    assert (given.name, given.type) == ("action_masks", "tensor(bool)")
+
+
 @pytest.mark.parametrize("actions", ["box", pytest.param("discrete", marks=pytest.mark.slow)])
 def test_a_recurrent_agent_hands_its_state_on(actions: str, tmp_path: Path):
     changes = {"hyperparameters": {"policy": "MlpLstmPolicy", "policy_kwargs": {"n_lstm_layers": 2}}}
@@ -223,7 +243,7 @@ def test_the_file_says_what_it_is(tmp_path: Path):
     facts = {prop.key: prop.value for prop in proto.metadata_props}
     assert (facts["algo"], facts["env"], facts["run"]) == ("ppo", f"{__name__}:Noise", "x")
     inputs = json.loads(facts["inputs"])
-    assert set(inputs) == {"camera", "goal", "kind", "observation_action"}
+    assert set(inputs) == {"camera", "goal", "kind", "observation_action", "linear"}
     assert inputs["goal"] == "goal float32[batch, 2]: the observation goal as the env gives it; normalized inside"
     assert "channels last" in inputs["camera"]
     assert proto.graph.input[0].doc_string
