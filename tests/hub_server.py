@@ -160,7 +160,18 @@ class _Handler(BaseHTTPRequestHandler):
         repository.branches[branch] = [repository.branches["main"][-1]]
         self._send(200, {})
 
+    def delete_branch(self, authorized: bool, body: bytes, name: str, branch: str) -> None:
+        del self.hub.repositories[name].branches[branch]
+        self._send(200, {})
+
     # -- reading
+
+    def refs(self, authorized: bool, body: bytes, name: str) -> None:
+        branches = [
+            {"name": branch, "ref": f"refs/heads/{branch}", "targetCommit": commits[-1][0]}
+            for branch, commits in self.hub.repositories[name].branches.items()
+        ]
+        self._send(200, {"branches": branches, "converts": [], "tags": []})
 
     def _found(self, name: str, revision: str, authorized: bool) -> tuple[str, dict[str, bytes]] | None:
         repository = self.hub.repositories.get(name)
@@ -265,6 +276,8 @@ _ROUTES = (
     (r"POST /api/validate-yaml", "validate"),
     (r"DELETE /api/repos/delete", "delete"),
     (rf"POST /api/models/{_NAME}/branch/(.+)", "branch"),
+    (rf"DELETE /api/models/{_NAME}/branch/(.+)", "delete_branch"),
+    (rf"GET /api/models/{_NAME}/refs", "refs"),
     (rf"POST /api/models/{_NAME}/preupload/(.+)", "preupload"),
     (rf"POST /api/models/{_NAME}/commit/(.+)", "commit"),
     (rf"GET /api/models/{_NAME}/tree/(.+)", "tree"),

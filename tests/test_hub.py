@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hub_server import TOKEN, Hub, serving
 
 import rlrun
 from rlrun.run import Run
+from rlrun.runs.sums import SUMS, write_sums
 
 Command = Callable[..., Outcome]
 
@@ -83,6 +85,16 @@ def test_what_was_pushed_is_pulled_and_evaluates_to_the_last_digit(
     assert again.code == 0
 
 
+def with_sums(files: dict[str, bytes], folder: Path) -> dict[str, bytes]:
+    """A package's files after a change by someone who knows how hashes are written."""
+    folder.mkdir()
+    for name, content in files.items():
+        if name not in (SUMS, ".gitattributes"):
+            (folder / name).write_bytes(content)
+    write_sums(folder)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def test_verify_tells_a_card_that_holds_from_one_that_claims_more(hub: Hub, rlrun_command: Command):
     train()
     assert push(rlrun_command).code == 0
@@ -94,9 +106,15 @@ def test_verify_tells_a_card_that_holds_from_one_that_claims_more(hub: Hub, rlru
     found = re.search(r"value: ([\d.]+) \+/- ([\d.]+)", card)
     assert found
     more = f"value: {float(found[1]) + 20:.2f} +/- {found[2]}"
-    hub.put("bob/boaster", {**files, "README.md": card.replace(found[0], more).encode()})
-    outcome = rlrun_command("verify", "bob/boaster", "--episodes", "30", "--json")
-    assert outcome.code in (1, 2)  # 2: its hashes no longer hold
+    boasting = {**files, "README.md": card.replace(found[0], more).encode()}
+    hub.put("bob/boaster", boasting)
+    outcome = rlrun_command("verify", "bob/boaster", "--episodes", "30")
+    assert (outcome.code, "README.md does not have its hash" in outcome.err) == (2, True)
+    hub.put("bob/boaster", with_sums(boasting, Path("boasting")))
+    outcome = rlrun_command("verify", "bob/boaster", "--episodes", "30")
+    assert outcome.code == 1
+    assert outcome.out.startswith(f"claimed {float(found[1]) + 20:.2f}")
+    assert outcome.out.strip().endswith(": NOT consistent")
     package = Path("runs/CartPole-v1/a2c/run/package")
     local = rlrun_command("verify", str(package), "--json")
     assert local.code == 0
@@ -216,6 +234,39 @@ def test_a_repository_that_a_failed_push_made_is_taken_away_again(
     assert "ada/agent" not in hub.repositories
 
 
+def test_a_branch_that_a_failed_push_made_is_taken_away_again(hub: Hub, rlrun_command: Command):
+    train()
+    hub.put("ada/agent", {"README.md": b"before"})
+    hub.failures["POST .*/commit/"] = 403
+    assert push(rlrun_command, "--revision", "v2").code == 2
+    assert list(hub.repositories["ada/agent"].branches) == ["main"]
+
+
+def test_a_repository_that_the_token_cannot_see_is_left_alone(hub: Hub, rlrun_command: Command):
+    train()
+    hub.put("ada/agent", {"README.md": b"before"})
+    hub.failures["GET /api/models/ada/agent$"] = (404, {"X-Error-Code": "RepoNotFound"})
+    assert push(rlrun_command).code == 1
+    assert hub.repositories["ada/agent"].files("main")[1] == {"README.md": b"before"}
+
+
+def test_a_hub_that_hangs_is_given_up(hub: Hub, rlrun_command: Command, monkeypatch: pytest.MonkeyPatch):
+    train()
+    monkeypatch.setattr("rlrun.hub.client.PATIENCE", 0.3)
+    hub.failures["POST .*/commit/"] = 3.0
+    outcome = push(rlrun_command)
+    assert (outcome.code, "The Hub was not reached" in outcome.err) == (1, True), outcome.err
+    assert "ada/agent" not in hub.repositories
+
+
+def test_a_public_repository_is_not_private_because_one_asks_for_it(hub: Hub, rlrun_command: Command):
+    train()
+    hub.put("ada/agent", {"README.md": b"before"})
+    outcome = push(rlrun_command, "--private")
+    assert (outcome.code, "is there already and is public" in outcome.err) == (2, True)
+    assert hub.repositories["ada/agent"].files("main")[1] == {"README.md": b"before"}
+
+
 def test_private_and_revision(hub: Hub, rlrun_command: Command, monkeypatch: pytest.MonkeyPatch):
     train()
     assert push(rlrun_command, "--private", "--revision", "v2").code == 0
@@ -259,8 +310,6 @@ def test_a_damaged_package_is_not_pulled(name: str, hub: Hub, rlrun_command: Com
 
 
 def test_code_that_a_pulled_run_names_is_not_imported(hub: Hub, rlrun_command: Command, folder: Path):
-    from rlrun.runs.sums import write_sums
-
     train()
     assert push(rlrun_command).code == 0
     package = Path("runs/CartPole-v1/a2c/run/package")
@@ -314,6 +363,42 @@ def test_a_repository_of_package_to_hub_is_pulled_and_verified(hub: Hub, rlrun_c
     outcome = rlrun_command("verify", "bob/ppo", "--json")
     assert outcome.code == 1, outcome.err
     assert json.loads(outcome.out)["claimed"]["mean_return"] == 400.0
+
+
+def test_a_repository_of_rl_zoo_is_pulled_and_verified(hub: Hub, rlrun_command: Command, folder: Path):
+    from stable_baselines3 import A2C
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    env = VecNormalize(make_vec_env("Pendulum-v1"), gamma=0.9)
+    model = A2C("MlpPolicy", env, n_steps=8).learn(64)
+    model.save(folder / "a2c-Pendulum-v1.zip")
+    env.save(str(folder / "vec_normalize.pkl"))
+    with zipfile.ZipFile(folder / "train_eval_metrics.zip", "w") as archive:
+        archive.writestr("0.monitor.csv", "#{}\nr,l,t\n")
+    ordered = "!!python/object/apply:collections.OrderedDict\n- "
+    arguments = f"{ordered}- - algo\n    - a2c\n  - - env\n    - Pendulum-v1\n"
+    settings = f"{ordered}- - n_envs\n    - 1\n  - - normalize\n    - true\n  - - policy\n    - MlpPolicy\n"
+    files = {
+        "README.md": b"---\nlibrary_name: stable-baselines3\n---\n# A2C",
+        "args.yml": arguments.encode(),
+        "config.yml": f"{settings}  - - n_timesteps\n    - 64.0\n".encode(),
+        "env_kwargs.yml": b"{}\n",
+        "results.json": json.dumps({"mean_reward": -1200.0, "std_reward": 300.0, "n_eval_episodes": 10}).encode(),
+        "a2c-Pendulum-v1/_stable_baselines3_version": b"2.9.2",
+        **{
+            name: (folder / name).read_bytes()
+            for name in ("a2c-Pendulum-v1.zip", "vec_normalize.pkl", "train_eval_metrics.zip")
+        },
+    }
+    hub.put("sb3/a2c-Pendulum-v1", files)
+    pulled = rlrun_command("pull", "sb3/a2c-Pendulum-v1", "--name", "theirs")
+    assert pulled.code == 0, pulled.err
+    run = rlrun.open_run("theirs")
+    assert (run.config.algo, run.config.env.id, run.config.normalize is not None) == ("a2c", "Pendulum-v1", True)
+    verdict = rlrun_command("verify", "sb3/a2c-Pendulum-v1", "--json")
+    assert verdict.code in (0, 1), verdict.err
+    assert json.loads(verdict.out)["claimed"]["mean_return"] == -1200.0
 
 
 def test_a_q_table_is_verified_without_unpickling_freely(hub: Hub, rlrun_command: Command, folder: Path):

@@ -6,11 +6,12 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import HfApi, get_session, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from rlrun.errors import RlrunError, UsageError
 
+PATIENCE = 120.0  # seconds without a byte after which a request is given up
 _REASONS: dict[int, tuple[type[RlrunError], str, str]] = {
     401: (UsageError, "The Hub does not accept the token", "Log in anew: `hf auth login`, or set HF_TOKEN."),
     403: (UsageError, "The token has no right to do this", "Use a token with the role `write` for this name."),
@@ -26,6 +27,8 @@ def hub_errors_in_words(doing: str, hint: str = "") -> Iterator[None]:
 
     :param hint: what to do, where the failure itself does not say it better
     """
+    session = get_session()
+    patience, session.timeout = session.timeout, PATIENCE  # the client would wait for ever
     try:
         yield
     except RlrunError:
@@ -39,6 +42,8 @@ def hub_errors_in_words(doing: str, hint: str = "") -> Iterator[None]:
     except Exception as error:  # the HTTP library under the client is not part of its interface
         reason = without_token(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
         raise RlrunError(f"The Hub was not reached while {doing} ({reason}).", hint or "Try again.") from None
+    finally:
+        session.timeout = patience
 
 
 def _of_status(error: HfHubHTTPError, doing: str, hint: str) -> RlrunError:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
+from rlrun.errors import UsageError
 from rlrun.hub.client import hub_errors_in_words
 
 # What an earlier push may have left that this one does not have; statistics of another agent must not stay.
@@ -25,13 +28,17 @@ def push_folder(api: HfApi, folder: Path, repo: str, *, private: bool, revision:
     """
     hint = f"The package is in {folder}; again: {again}"
     with hub_errors_in_words(f"looking for {repo}", hint):
-        existed = _exists(api, repo)
+        branches = _branches(api, repo, private)
+    undo: Callable[[], object] = _nothing
     try:
         with hub_errors_in_words(f"pushing to {repo}", hint):
-            if not existed:
-                api.create_repo(repo, private=private, exist_ok=True)
-            if revision is not None:
-                api.create_branch(repo, branch=revision, exist_ok=True)
+            if branches is None:
+                # Not `exist_ok`: a repository that this token cannot see is not to be taken away below.
+                api.create_repo(repo, private=private)
+                undo = partial(api.delete_repo, repo, missing_ok=True)
+            if revision is not None and revision not in (branches or ["main"]):
+                api.create_branch(repo, branch=revision)
+                undo = partial(api.delete_branch, repo, branch=revision) if undo is _nothing else undo
             commit = api.create_commit(
                 repo,
                 operations=[*_additions(folder), *_deletions(api, repo, revision, folder)],
@@ -39,19 +46,28 @@ def push_folder(api: HfApi, folder: Path, repo: str, *, private: bool, revision:
                 revision=revision,
             )
     except BaseException:
-        if not existed:
-            with contextlib.suppress(Exception):  # the failure above is the one to tell
-                api.delete_repo(repo, missing_ok=True)
+        with contextlib.suppress(Exception):  # the failure above is the one to tell
+            undo()
         raise
     return str(commit.commit_url)
 
 
-def _exists(api: HfApi, repo: str) -> bool:
+def _nothing() -> None:
+    """The repository is as it was."""
+
+
+def _branches(api: HfApi, repo: str, private: bool) -> list[str] | None:
+    """The names of a repository's branches; None when there is no such repository.
+
+    :raises UsageError: when it is to be private and is not
+    """
     try:
-        api.model_info(repo)
+        info = api.model_info(repo)
     except RepositoryNotFoundError:
-        return False
-    return True
+        return None
+    if private and not info.private:
+        raise UsageError(f"{repo} is there already and is public.", "Make it private in its settings, or name another.")
+    return [branch.name for branch in api.list_repo_refs(repo).branches]
 
 
 def _additions(folder: Path) -> list[CommitOperationAdd]:

@@ -13,7 +13,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from huggingface_sb3 import EnvironmentName, ModelName
 
+from rlrun.config.classes import is_class_path
 from rlrun.config.schema import Config
+from rlrun.envs.families import family_of
 from rlrun.runs.files import to_yaml
 
 # The envs that the course's leaderboard ranks, by the ids under which it looks for them.
@@ -163,7 +165,7 @@ def sb3_code(facts: CardFacts) -> str:
         "",
         'os.environ["TRUST_REMOTE_CODE"] = "True"  # loading unpickles what is in the zip',
         *sorted({f"from {module} import {name}", "from huggingface_sb3 import load_from_hub", *imports}),
-        "from stable_baselines3.common.evaluation import evaluate_policy",
+        f"from {_evaluating(config.algo)} import evaluate_policy",
         "",
         *built,
     ]
@@ -178,15 +180,16 @@ def sb3_code(facts: CardFacts) -> str:
     return "\n".join(lines) + "\n"
 
 
-# What registers envs, by a part of their ids.
-_REGISTERING = {"Panda": "panda_gym", "ALE/": "ale_py", "NoFrameskip": "ale_py", "Bullet": "pybullet_envs_gymnasium"}
 _VEC_ENV = "stable_baselines3.common.vec_env"
 
 
 def _env_in_sb3(config: Config) -> tuple[list[str], list[str]]:
     """Lines that build the evaluation env, and what they import."""
-    env_id, kwargs = _last_part(config.env.id), {**config.env.kwargs, **config.evaluation.env_kwargs}
-    imports = [f"import {module}  # registers the env" for part, module in _REGISTERING.items() if part in env_id]
+    env_id, kwargs = config.env.id, {**config.env.kwargs, **config.evaluation.env_kwargs}
+    module = family_of(env_id).module
+    # Box2D and MuJoCo have no ids of their own: Gymnasium registers what needs them.
+    registering = [module] if module and module not in ("Box2D", "mujoco") else []
+    imports = [f"import {name}  # registers the env" for name in (*registering, *config.env.imports)]
     wrappers = config.env.wrappers
     stack = [f"env = VecFrameStack(env, {config.env.frame_stack})"] if config.env.frame_stack else []
     if stack:
@@ -198,11 +201,17 @@ def _env_in_sb3(config: Config) -> tuple[list[str], list[str]]:
             f'env = make_atari_env("{env_id}", env_kwargs={kwargs!r}, wrapper_kwargs={settings!r})',
             *stack,
         ], imports
-    imports += ["import gymnasium as gym", "from stable_baselines3.common.monitor import Monitor"]
-    imports += [f"from {_VEC_ENV} import DummyVecEnv"]
-    arguments = "".join(f", {key}={value!r}" for key, value in kwargs.items())
+    imports += ["from stable_baselines3.common.monitor import Monitor", f"from {_VEC_ENV} import DummyVecEnv"]
+    arguments = [f"{key}={value!r}" for key, value in kwargs.items()]
+    if is_class_path(env_id):
+        place, _, cls = env_id.partition(":")
+        imports.append(f"from {place} import {cls}  # the author's own env")
+        built = f"{cls}({', '.join(arguments)})"
+    else:
+        imports.append("import gymnasium as gym")
+        built = f"gym.make({', '.join([json.dumps(env_id), *arguments])})"
     note = ["# The config's own wrappers must be put around the env here; see config.yaml."] if wrappers else []
-    return [*note, f'env = DummyVecEnv([lambda: Monitor(gym.make("{env_id}"{arguments}))])', *stack], imports
+    return [*note, f"env = DummyVecEnv([lambda: Monitor({built})])", *stack], imports
 
 
 def _class_of(algo: str) -> tuple[str, str]:
@@ -212,6 +221,12 @@ def _class_of(algo: str) -> tuple[str, str]:
     cls = get_algorithm(algo).load()
     modules = (base.__module__.partition(".")[0] for base in cls.__mro__)
     return next(module for module in modules if module in ("stable_baselines3", "sb3_contrib")), cls.__name__
+
+
+def _evaluating(algo: str) -> str:
+    """The module whose ``evaluate_policy`` plays the algorithm's agents."""
+    masked = algo == "maskable_ppo"
+    return "sb3_contrib.common.maskable.evaluation" if masked else "stable_baselines3.common.evaluation"
 
 
 def _reproduction(facts: CardFacts) -> str:

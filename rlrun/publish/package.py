@@ -106,8 +106,9 @@ def _fill(
     if film is not None:
         try:
             film(folder / VIDEO)
-        except RlrunError as error:
-            warnings.append(f"There is no video: {error.message}")
+        except Exception as error:  # an env's own drawing may raise anything
+            words = error.message if isinstance(error, RlrunError) else f"{type(error).__name__}: {error}"
+            warnings.append(f"There is no video: {words}")
     return CardFacts(
         config=config,
         result=result,
