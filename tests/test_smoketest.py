@@ -150,6 +150,7 @@ def test_a_signal_leaves_no_child_and_no_folder(number: int, code: int, folder: 
     (folder / "sleeping_env.py").write_text("import time\ntime.sleep(300)\n")
     (folder / "sleeping.yaml").write_text("algo: ppo\nenv: {id: 'sleeping_env:Env'}\ntotal_timesteps: 100\n")
     (folder / "tmp").mkdir()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are deaf to it
     command = [sys.executable, "-m", "rlrun", "smoke", "sleeping.yaml"]
     process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(folder / "tmp")}, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Iterator
 
 from huggingface_hub import HfApi, get_session, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from rlrun.errors import RlrunError, UsageError
 
@@ -88,3 +90,16 @@ def writing_client(repo: str) -> HfApi:
     if role == "read":
         raise UsageError("The token may only read.", "Make one with the role `write` in the Hub's settings.")
     return api
+
+
+@contextlib.contextmanager
+def quiet_without_terminal() -> Iterator[None]:
+    """The client's progress bars are for people."""
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()

@@ -22,6 +22,7 @@ from rlrun.hub.qtables import read_qtable
 from rlrun.publish.package import Package, make_package
 from rlrun.run import Run
 
+_FILMED = 10  # episodes at most: those of some envs are short
 _FOLDER = "package"
 _FEWEST = 20
 # Episodes are verified on seeds of our own: an author cannot have picked lucky ones.
@@ -89,7 +90,7 @@ def package(
 
 def _filming(run: Run, checkpoint: str, trust: bool) -> Callable[[Path], None]:
     def film(path: Path) -> None:
-        run.video(path, checkpoint=checkpoint, trust=trust)
+        run.video(path, checkpoint=checkpoint, episodes=_FILMED, length=1_000, trust=trust)
 
     return film
 

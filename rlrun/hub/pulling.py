@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from rlrun.config.loading import Override, read_source, validate
 from rlrun.config.schema import Config
 from rlrun.envs.normalization import Statistics
 from rlrun.errors import ConfigError, UsageError
-from rlrun.hub.client import hub_errors_in_words
+from rlrun.hub.client import hub_errors_in_words, quiet_without_terminal
 from rlrun.outside import plan_of
 from rlrun.runs.archive import read_data, read_statistics, read_tensors
 from rlrun.runs.checkpoint import MODEL, PICKLED_STATISTICS, STATISTICS
@@ -46,22 +43,9 @@ def download(repo: str, revision: str | None) -> tuple[Path, str]:
         names = {file.rfilename for file in info.siblings or ()}
         # A package is verified whole; of other repositories only what is understood is fetched.
         wanted = None if SUMS in names else list(_WANTED)
-        with _quiet_without_terminal():
+        with quiet_without_terminal():
             folder = snapshot_download(repo, revision=info.sha, allow_patterns=wanted)
     return Path(folder), str(info.sha)
-
-
-@contextlib.contextmanager
-def _quiet_without_terminal() -> Iterator[None]:
-    """The client's progress bars are for people."""
-    if sys.stderr.isatty() or are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
 
 
 def adopt(

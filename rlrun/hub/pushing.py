@@ -11,7 +11,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from rlrun.errors import UsageError
-from rlrun.hub.client import hub_errors_in_words
+from rlrun.hub.client import hub_errors_in_words, quiet_without_terminal
 
 # What an earlier push may have left that this one does not have; statistics of another agent must not stay.
 _OURS = ("vec_normalize.pkl", "vec_normalize.npz", "replay.mp4", "learning_curve.png", "state.json")
@@ -31,7 +31,7 @@ def push_folder(api: HfApi, folder: Path, repo: str, *, private: bool, revision:
         branches = _branches(api, repo, private)
     undo: Callable[[], object] = _nothing
     try:
-        with hub_errors_in_words(f"pushing to {repo}", hint):
+        with hub_errors_in_words(f"pushing to {repo}", hint), quiet_without_terminal():
             if branches is None:
                 # Not `exist_ok`: a repository that this token cannot see is not to be taken away below.
                 api.create_repo(repo, private=private)

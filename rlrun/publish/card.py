@@ -116,7 +116,7 @@ def _body(facts: CardFacts) -> str:
     parts = [
         f"# {algo} on {config.env.id}",
         f"An agent trained for {facts.timesteps:,} timesteps with stable-baselines3 by rlrun.",
-        f"![the agent's video]({VIDEO})" if facts.has_video else "",
+        f'<video src="{VIDEO}" controls muted loop width="480"></video>' if facts.has_video else "",
         _figures(facts),
         f"![mean return against timesteps]({CURVE})" if facts.has_curve else "",
         _usage(facts),
@@ -139,7 +139,8 @@ def _figures(facts: CardFacts) -> str:
         ("seed of the episodes", str(result["seed"])),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    seeds = f"Reset seeds of the episodes: {json.dumps(list(facts.episode_seeds))}"
+    listed = json.dumps(list(facts.episode_seeds))
+    seeds = f"<details><summary>reset seeds of the episodes</summary>{listed}</details>"
     return f"## Evaluation\n\n| | |\n|---|---|\n{table}\n\n{seeds}"
 
 
@@ -164,7 +165,7 @@ def sb3_code(facts: CardFacts) -> str:
         "import os",
         "",
         'os.environ["TRUST_REMOTE_CODE"] = "True"  # loading unpickles what is in the zip',
-        *sorted({f"from {module} import {name}", "from huggingface_sb3 import load_from_hub", *imports}),
+        *sorted({f"from {module} import {name}", "from huggingface_sb3 import load_from_hub", *imports}, key=_order),
         f"from {_evaluating(config.algo)} import evaluate_policy",
         "",
         *built,
@@ -181,6 +182,11 @@ def sb3_code(facts: CardFacts) -> str:
 
 
 _VEC_ENV = "stable_baselines3.common.vec_env"
+
+
+def _order(line: str) -> tuple[bool, str]:
+    """Where a line stands among the imports: whole modules first."""
+    return line.startswith("from "), line
 
 
 def _env_in_sb3(config: Config) -> tuple[list[str], list[str]]:

@@ -108,19 +108,33 @@ def _graph(actor: Actor, preparation: Preparation) -> Any:
                 dynamo=True,
                 external_data=False,
                 verbose=False,
-                input_names=[port.name for port in actor.inputs],
-                output_names=[port.name for port in actor.outputs],
                 dynamic_shapes=(tuple({port.batch_axis: batch} for port in actor.inputs),),
             )
             if program is None:
                 raise RuntimeError("torch made no graph of it")
-            return program.model_proto
+            return _with_ports(program.model_proto, actor)
     except Exception as error:  # what torch raises on code that it cannot follow has no common class
         cause = error.__cause__ or error
         reason = " ".join(str(cause).split("\n\n")[0].split())[:300].rstrip(".") or type(cause).__name__
         message = f"{type(actor.policy).__name__} cannot be written as one ONNX graph: {reason}."
         hint = "Its forward pass must not branch on what is in a tensor, and take a batch of any length."
         raise RlrunError(message, hint) from error
+
+
+def _with_ports(proto: Any, actor: Actor) -> Any:
+    """The graph with the ports' names at its inputs and outputs, and names of no port inside."""
+    from onnx.compose import add_prefix
+
+    proto = add_prefix(proto, "graph/")
+    names = {}
+    for values, ports in ((proto.graph.input, actor.inputs), (proto.graph.output, actor.outputs)):
+        for value, port in zip(values, ports, strict=True):
+            names[value.name] = port.name
+            value.name = port.name
+    for node in proto.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    return proto
 
 
 def _example(port: Port) -> torch.Tensor:

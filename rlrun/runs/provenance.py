@@ -83,5 +83,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def command_line() -> list[str]:
-    """The command as it was given."""
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+    """The command as it was given; ``python -m rlrun`` is ``rlrun`` too."""
+    name = Path(sys.argv[0]).name
+    return ["rlrun" if name == "__main__.py" else name, *sys.argv[1:]]

@@ -92,7 +92,11 @@ def test_anything_else_is_named_and_not_run(text: str, word: str, folder: Path) 
 
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**9), 10**9)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=12,
 )
@@ -100,7 +104,7 @@ PLAIN = st.recursive(
 
 @given(value=PLAIN)
 def test_what_python_writes_is_read_back(value: Any) -> None:
-    text = repr(value).replace("inf", "1e999")
+    text = repr(value)
     if len(text) <= 4_000:
         assert parse_literal(text, {}) == value
 

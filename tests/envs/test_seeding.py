@@ -55,6 +55,7 @@ def test_the_numbers_of_the_streams_never_change() -> None:
         "EVALUATION": 2,
         "LEARNER": 3,
         "POLICY": 4,
+        "VIDEO": 5,
     }
 
 
