@@ -86,7 +86,8 @@ def _continue(run: Run, config: Config, progress: bool | Reporter, began: float)
             f"The run {run.path} has another config: {key} is {shown(before.get(key))}, not {shown(now.get(key))}."
         )
         raise UsageError(message, "Resume it with its own config, or choose another --name.")
-    return run.resume(max_time=config.max_time, progress=progress, began=began)
+    # Whoever gives the very config trusts what it names.
+    return run.resume(max_time=config.max_time, progress=progress, began=began, trust=True)
 
 
 def resume(

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -87,15 +88,24 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def _printable(text: str) -> str:
+    """Without control characters: what other people's files say must not steer the terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
+
+
 def say(text: str = "") -> None:
     """A line of a report."""
-    _out().write(text + "\n")
+    _out().write(_printable(text) + "\n")
 
 
 def note(text: str) -> None:
     """A line beside the report."""
-    if sys.stderr is not None:  # as it is when its file descriptor is closed
-        sys.stderr.write(text + "\n")
+    if sys.stderr is None:  # as it is when its file descriptor is closed
+        return
+    try:
+        sys.stderr.write(_printable(text) + "\n")
+    except BrokenPipeError:  # whoever was to read it is gone, which is no reason to stop training
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def print_error(error: RlrunError) -> None:
@@ -122,7 +132,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         numeric = bool(rows) and all(isinstance(row[index], int | float) or row[index] == "" for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else cell if isinstance(cell, str) else f"{cell:,}" for cell in row))
+        table.add_row(
+            *("" if cell is None else _printable(cell) if isinstance(cell, str) else f"{cell:,}" for cell in row)
+        )
     Console(file=_out(), highlight=False, markup=False, width=None if _out().isatty() else 200).print(table)
 
 
@@ -215,7 +227,7 @@ class BarReporter:
 
     def said(self, message: str) -> None:
         """See rlrun.training.progress.Reporter."""
-        self._console.print(message, markup=False, soft_wrap=True)
+        self._console.print(_printable(message), markup=False, soft_wrap=True)
 
     def stopped(self) -> None:
         """See rlrun.training.progress.Reporter."""

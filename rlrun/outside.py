@@ -100,9 +100,14 @@ def plan_of(
     """
     from rlrun.training.plan import make_plan
 
+    if found.lacks_statistics:
+        message = f"{where} was trained with normalization, and there are no statistics beside it."
+        raise UsageError(message, "Put vec_normalize.pkl there; if only rewards were normalized, give --config.")
     values = _config_values(where, found, algo, env)
     _require_trust(where, found.unread, values, trust, say)
-    return make_plan(read_source(values, overrides))
+    # A folder with someone else's files may be the current one: code is looked for there only if the user names it.
+    names_code = trust or ":" in str(env or "")
+    return make_plan(read_source(values, overrides), import_paths=None if names_code else ())
 
 
 def _config_values(path: str, found: ForeignAgent, algo: str | None, env: str | None) -> dict[str, Any]:
@@ -165,10 +170,14 @@ def _inspect_pickle(path: Path) -> dict[str, Any]:
 def _inspect_model(path: Path) -> dict[str, Any]:
     from rlrun.runs.archive import read_data, read_tensors
     from rlrun.runs.foreign import find_agent
-    from rlrun.runs.pickles import names_in_pickle
+    from rlrun.runs.pickles import ForbiddenName, names_in_pickle
 
     found = find_agent(path)
-    tensors = read_tensors(found.model_path)
+    tensors, refused = {}, []
+    try:
+        tensors = read_tensors(found.model_path)
+    except ForbiddenName as error:
+        refused = [error.name]
     data = read_data(found.model_path)
     wrappers = found.config.get("env", {}).get("wrappers", ())
     with zipfile.ZipFile(found.model_path) as archive:
@@ -180,11 +189,11 @@ def _inspect_model(path: Path) -> dict[str, Any]:
         "env": found.env,
         "timesteps": found.timesteps,
         "hyperparameters": found.config.get("hyperparameters"),
-        "normalization": str(found.statistics_path) if found.statistics_path else None,
-        "parameters": sum(value.numel() for value in tensors["policy"].values()),
+        "normalization": "missing" if found.lacks_statistics else str(found.statistics_path or "") or None,
+        "parameters": sum(value.numel() for value in tensors["policy"].values()) if tensors else None,
         "members": members,
         "pickles": {name: names_in_pickle(value) for name, value in data.items() if isinstance(value, bytes)},
-        "needs_trust": [*found.unread, *(n for w in wrappers for n in _names_of(w) if ":" in n)],
+        "needs_trust": [*refused, *found.unread, *(n for w in wrappers for n in _names_of(w) if ":" in n)],
     }
 
 

@@ -164,7 +164,8 @@ def main(name: str, *arguments: str) -> None:
     try:
         found = globals()[name](*arguments)
     except Exception as error:  # whatever a library raises is what there is to say
-        found = {"error": " ".join(str(error).split())[:300] or type(error).__name__}
+        said = getattr(error, "message", str(error))  # the doctor gives the advice itself
+        found = {"error": " ".join(said.split())[:300] or type(error).__name__}
     sys.stdout.write("\n" + json.dumps(found) + "\n")
 
 

@@ -311,9 +311,9 @@ class Run:
         if stored is not None and stored["final"]["timesteps"] == final:
             return stored
         at_end = self.evaluate(checkpoint="final").as_dict()
-        if best is None:
-            best = final
-        at_best = {**at_end, "checkpoint": "best"} if best == final else self.evaluate(checkpoint="best").as_dict()
+        at_best = {**at_end, "checkpoint": "best"} if best == final else None
+        if best is not None and best != final:
+            at_best = self.evaluate(checkpoint="best").as_dict()
         results = {"final": at_end, "best": at_best}
         write_json(self.path / RESULTS, results)
         self.directory.update_manifest({"mean_return": at_end["mean_return"]})

@@ -36,7 +36,7 @@ def size(number: float) -> str:
     """``1.5 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000 or unit == "GB":
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+            return f"{number:,.0f} {unit}" if unit == "B" else f"{number:,.1f} {unit}"
         number /= 1000
     return ""
 
@@ -58,6 +58,7 @@ def describe_run(values: Mapping[str, Any]) -> dict[str, str]:
         "error": values["error"] or "",
         "what": f"{values['algo']} on {values['env']}, seed {values['seed']}",
         "timesteps": f"{done:,} of {budget:,}",
+        "started from": str((values["parent"] or {}).get("path", "")),
         "time": duration(values["seconds"] or 0),
         "checkpoints": ", ".join(kept),
         "resume": _exactness_in_words(values),
@@ -66,16 +67,16 @@ def describe_run(values: Mapping[str, Any]) -> dict[str, str]:
         "best model": "",
         "notes": "; ".join(values["notes"] or ()),
         "size": size(values["bytes"]),
-        "machine": "{cpu}, {cores} cores".format(**values["hardware"]) if values["hardware"] else "",
+        "machine": "{}, {} cores".format(*map(values["hardware"].get, ("cpu", "cores"))) if values["hardware"] else "",
         "versions": ", ".join(f"{name} {v}" for name, v in (values["versions"] or {}).items()),
-        "git": "{commit}{dirty}".format(**_git_words(values["git"])) if values["git"] else "",
+        "git": _git_words(values["git"]) if values["git"] else "",
         "command": " ".join(values["command"] or ()),
     }
     if last:
         played = f"{last['mean_return']:.2f} over {last['episodes']} episodes"
         words["last evaluation"] = f"{played}, in training at {last['timesteps']:,} timesteps"
     for name, result in (values["results"] or {}).items():
-        words[f"{name} model"] = describe_evaluation(result)
+        words[f"{name} model"] = describe_evaluation(result) if result else ""
     return words
 
 
@@ -107,5 +108,5 @@ def _exactness_in_words(values: Mapping[str, Any]) -> str:
     return "approximate: checkpoint.exact is false"
 
 
-def _git_words(state: Mapping[str, Any]) -> dict[str, str]:
-    return {"commit": state["commit"][:12], "dirty": " with uncommitted changes" if state["dirty"] else ""}
+def _git_words(state: Mapping[str, Any]) -> str:
+    return str(state.get("commit"))[:12] + (" with uncommitted changes" if state.get("dirty") else "")

@@ -392,7 +392,7 @@ def test_durations_in_words(seconds: float, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(999, "999 B"), (1500, "1.5 kB"), (2.5e6, "2.5 MB"), (3e12, "3000.0 GB")]
+    ("number", "words"), [(999, "999 B"), (1500, "1.5 kB"), (2.5e6, "2.5 MB"), (3e12, "3,000.0 GB")]
 )
 def test_sizes_in_words(number: float, words: str) -> None:
     assert size(number) == words

@@ -6,6 +6,7 @@ plain SB3 can load, and every role's env comes from one recipe.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -22,9 +23,9 @@ import pytest
 from comparing import assert_same, final_state, needs_panda
 
 import rlrun
-from rlrun.errors import RlrunError
+from rlrun.errors import RlrunError, UsageError
 from rlrun.run import Run
-from rlrun.runs.checkpoint import read_checkpoint
+from rlrun.runs.checkpoint import read_checkpoint, remove_leftovers
 from rlrun.training.boundary import Boundary
 
 slow = pytest.mark.slow
@@ -180,9 +181,7 @@ def test_ctrl_c_and_sigterm_save_a_checkpoint_and_the_run_goes_on_from_it(number
     run = rlrun.open_run(path)
     assert run.status == "interrupted"
     newest = run.directory.checkpoint_steps()[-1]
-    checkpoint = read_checkpoint(run.directory, newest)
-    assert checkpoint.state["scheduled"] is False
-    assert checkpoint.timesteps == run.manifest["timesteps"]
+    assert read_checkpoint(run.directory, newest).timesteps == run.manifest["timesteps"]
     assert run.resume(progress=False).manifest["timesteps"] >= 30_000
 
 
@@ -204,6 +203,78 @@ def normalized_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     config = own("ppo", "Pendulum-v1", 2000, {"n_steps": 250, "batch_size": 250, "learning_rate": "lin_1e-3"}, 2)
     overrides = {"normalize": True, "checkpoint.every": 500, "evaluation.every": 500, "evaluation.episodes": 2}
     return rlrun.train(config, overrides=overrides, run_dir=tmp_path_factory.mktemp("runs"), progress=False)
+
+
+def whole_and(normalized_run: Run, folder: Path) -> Run:
+    """A copy that may be damaged, and is still this user's own."""
+    path = folder / "copy"
+    shutil.copytree(normalized_run.path, path)
+    return rlrun.open_run(path)
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "without statistics"])
+def test_a_damaged_best_is_passed_over_with_a_warning(
+    how: str, normalized_run: Run, folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = whole_and(normalized_run, folder)
+    (run.path / "best").write_text("checkpoints/500\n")
+    best = run.directory.checkpoint_path(500)
+    if how == "gone":
+        shutil.rmtree(best, ignore_errors=True)
+    else:
+        (best / ("model.zip" if how == "cut" else "vec_normalize.npz")).unlink(missing_ok=True)
+    result = run.evaluate(1)
+    assert result.checkpoint == "final"
+    assert "warning: the checkpoint at 500 timesteps is damaged" in capsys.readouterr().err
+    with pytest.raises(UsageError):
+        run.evaluate(1, checkpoint="500")
+
+
+def test_when_no_checkpoint_is_whole_all_that_was_found_is_listed(normalized_run: Run, folder: Path):
+    run = whole_and(normalized_run, folder)
+    for steps in run.directory.checkpoint_steps():
+        (run.directory.checkpoint_path(steps) / "model.zip").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"has no whole checkpoint: at .*model.zip does not have its hash; at "):
+        run.evaluate(1)
+    with pytest.raises(UsageError, match="The run has no whole checkpoint"):
+        run.evaluate(1, checkpoint="final")
+
+
+def test_a_normalized_agents_zip_is_not_evaluated_without_its_statistics(
+    normalized_run: Run, rlrun_command: Callable[..., Any]
+):
+    model = normalized_run.directory.checkpoint_path(2000) / "model.zip"
+    shutil.copyfile(model, "agent.zip")
+    outcome = rlrun_command("eval", "agent.zip", "--env", "Pendulum-v1")
+    assert (outcome.code, "was trained with normalization" in outcome.err) == (2, True)
+    assert "missing" in rlrun_command("inspect", "agent.zip").out
+    shutil.copyfile(model.with_name("vec_normalize.pkl"), "vec_normalize.pkl")
+    arguments = ("--env", "Pendulum-v1", "--episodes", "2", "--seed", "3", "--json")
+    beside = json.loads(rlrun_command("eval", "agent.zip", *arguments).out)
+    assert beside["returns"] == normalized_run.evaluate(2, checkpoint=2000, seed=3).as_dict()["returns"]
+
+
+@pytest.mark.parametrize("file", ["", "model.zip"])
+def test_a_path_into_a_run_is_the_runs_checkpoint(file: str, normalized_run: Run, rlrun_command: Callable[..., Any]):
+    path = normalized_run.directory.checkpoint_path(2000) / file
+    found = json.loads(rlrun_command("eval", str(path), "--episodes", "1", "--json").out)
+    assert (found["run"], found["checkpoint"]) == (str(normalized_run.path), "2000")
+
+
+def test_a_zip_that_is_not_there_is_said(rlrun_command: Callable[..., Any]):
+    outcome = rlrun_command("eval", "nothere.zip", "--env", "CartPole-v1", "--algo", "ppo")
+    assert (outcome.code, "There is no file nothere.zip" in outcome.err) == (2, True)
+
+
+def test_a_checkpoint_that_was_about_to_be_replaced_is_given_back(normalized_run: Run, folder: Path):
+    """The process died between two renames."""
+    run = whole_and(normalized_run, folder)
+    path = run.directory.checkpoint_path(2000)
+    path.rename(path.with_name(".2000.abcd.old"))
+    path.with_name(".2000.efgh.tmp").mkdir()
+    remove_leftovers(run.directory)
+    assert run.evaluate(1, checkpoint=2000).timesteps == 2000
+    assert not list(path.parent.glob(".*"))
 
 
 def test_a_checkpoint_loads_in_plain_sb3_where_rlrun_cannot_be_imported(normalized_run: Run):

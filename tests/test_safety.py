@@ -24,8 +24,11 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import rlrun
+from rlrun import console
+from rlrun.errors import UsageError
 from rlrun.run import Run
 from rlrun.runs.archive import read_tensors
+from rlrun.runs.pickles import COMPUTED, UNREAD, names_in_pickle, read_pickle
 from rlrun.runs.sums import write_sums
 from rlrun.runs.trust import is_own
 
@@ -94,6 +97,57 @@ def refused(outcome: Outcome, *words: str) -> None:
         assert word in outcome.err
 
 
+def brief(config: str, timesteps: int) -> Run:
+    settings = {"total_timesteps": timesteps, "evaluation.episodes": 0}
+    return rlrun.train(config, overrides=settings, name="run", progress=False)
+
+
+# -- pickles
+
+
+def opcodes_that_only_the_real_machine_goes_past() -> list[bytes]:
+    """Two ways to a call of os.system behind something that a careful reader may stumble over."""
+    call = b"cposix\nsystem\n(S'true'\ntR"
+    keywords = b"\x80\x04ccollections\nOrderedDict\n)}S'a'\nI1\ns\x92" + b"0" + call + b"."
+    additions = b"\x80\x04cbuiltins\nset\n)R(I1\n\x90" + b"0" + call + b"."
+    memoized = b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93\x8c\x04true\x85R."
+    computed = b"\x80\x04(\x8c\x05posix\x8c\x06system1\x8c\x05posix2\x8c\x06system\x93\x8c\x04true\x85R."
+    return [keywords, additions, memoized, computed]
+
+
+@pytest.mark.parametrize("content", opcodes_that_only_the_real_machine_goes_past())
+def test_inspect_names_all_that_a_pickle_asks_for_or_says_that_it_cannot(
+    content: bytes, folder: Path, rlrun_command: Command
+):
+    Path("vec_normalize.pkl").write_bytes(content)
+    found = json.loads(rlrun_command("inspect", "vec_normalize.pkl", "--json").out)["needs_trust"]
+    assert {"posix.system", COMPUTED} & set(found), found
+
+
+@pytest.mark.parametrize("content", [b"\x80\x04N", b"\x80\x04N.more", b"", b"\xff", pickle.dumps(1)[:-1]])
+def test_a_pickle_that_is_not_whole_needs_trust(content: bytes):
+    assert names_in_pickle(content) == [UNREAD]
+
+
+def test_every_way_to_write_a_name_is_listed():
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        listed = names_in_pickle(pickle.dumps([Path("a"), np.arange(3), np.float64], protocol))
+        assert {name.rpartition(".")[2] for name in listed} >= {"PosixPath", "float64", "dtype"}, protocol
+        assert COMPUTED not in listed
+
+
+def test_a_few_bytes_that_mean_a_large_tree_are_refused():
+    tree: list[Any] = []
+    for _ in range(40):
+        tree = [tree, tree]
+    with pytest.raises(UsageError, match="nested too deeply"):
+        read_pickle(pickle.dumps(tree), "it")
+    zeros = b"\x80\x02cnumpy.core.numeric\n_frombuffer\n(J\x00\x00\x00\x30cnumpy\ndtype\n"
+    zeros += b"(X\x02\x00\x00\x00u1tR(J\x00\x00\x00\x30ttR."
+    with pytest.raises(UsageError, match="without a dtype or content"):
+        read_pickle(zeros, "it")
+
+
 # -- SB3 zips
 
 
@@ -123,8 +177,11 @@ def test_a_pickle_that_acting_needs_is_named_and_refused(
 @pytest.mark.parametrize("member", ["policy.pth", "policy.optimizer.pth", "pytorch_variables.pth"])
 def test_a_pickle_among_the_tensors_is_refused(member: str, model: Path, touched: Path, rlrun_command: Command):
     hostile = rewritten(model, touched.with_name("ppo-CartPole-v1.zip"), {member: hostile_tensors(touched)})
-    refused(rlrun_command("eval", str(hostile)), "not a whole SB3 model")
-    refused(rlrun_command("inspect", str(hostile)))
+    outcome = rlrun_command("eval", str(hostile))
+    refused(outcome, member, "asks for posix.system")
+    assert "weights_only" not in outcome.err
+    listed = rlrun_command("inspect", str(hostile))
+    assert (listed.code, "posix.system" in listed.out) == (0, True)
     refused(rlrun_command("train", "CartPole-v1/ppo", "--init", str(hostile)))
     assert not touched.exists()
     assert not Path("runs").exists()
@@ -172,6 +229,31 @@ def test_a_zip_bomb_is_not_inflated(gigabytes: float, model: Path, folder: Path,
     bomb = zeros(folder / "ppo-CartPole-v1.zip", model, gigabytes)
     refused(rlrun_command("eval", str(bomb)), "claims to hold")
     refused(rlrun_command("inspect", str(bomb)), "claims to hold")
+
+
+def squeezed(tensors: bytes) -> bytes:
+    """The same tensors in a zip that is compressed, as torch never does."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(tensors)) as source, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as copy:
+        for name in source.namelist():
+            copy.writestr(name, source.read(name))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["spread over members", "inside a member"])
+def test_a_zip_bomb_hides_nowhere(kind: str, model: Path, folder: Path, rlrun_command: Command):
+    bomb = folder / "ppo-CartPole-v1.zip"
+    if kind == "spread over members":
+        rewritten(model, bomb, {f"{index}.pth": bytes(9 * 2**20) for index in range(30)})
+        words = "claims to hold"
+    else:
+        stream = io.BytesIO()
+        torch.save({"zeros": torch.zeros(2**22)}, stream)
+        rewritten(model, bomb, {})
+        with zipfile.ZipFile(bomb, "a", zipfile.ZIP_STORED) as archive:
+            archive.writestr("extra.pth", squeezed(stream.getvalue()))
+        words = "is compressed"
+    refused(rlrun_command("eval", str(bomb)), words)
 
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "empty", "no zip", "no data", "data is a list"])
@@ -277,6 +359,44 @@ def test_a_run_whose_config_was_changed_is_not_taken_for_ones_own(folder: Path, 
     config.write_text(config.read_text().replace("imports: []", "imports: [antigravity_of_someone]"))
     assert not is_own(run.directory)
     refused(rlrun_command("eval", str(run.path), "--episodes", "1"), "antigravity_of_someone")
+
+
+def test_a_foreign_run_sends_nothing_to_where_its_author_wants(folder: Path, rlrun_command: Command):
+    """And a module beside it, with the name of a package that is not installed, is not imported."""
+    run = brief("CartPole-v1/a2c", 100)
+    config = run.path / "config.yaml"
+    text = config.read_text().replace(
+        "- name: tensorboard\n  kwargs: {}", "- name: mlflow\n  kwargs: {tracking_uri: /elsewhere}"
+    )
+    assert "mlflow" in text
+    config.write_text(text)
+    for place in (run.path, folder):
+        (place / "mlflow.py").write_text(f"open({str(folder / 'touched')!r}, 'w')")
+    for extra in ((), ("--set", "log_every=50")):
+        outcome = rlrun_command("resume", str(run.path), "--timesteps", "200", *extra)
+        assert not Path("touched").exists()
+        assert outcome.code in (0, 2), outcome.err
+    assert "nothing is sent to mlflow" in rlrun_command("resume", str(run.path), "--timesteps", "300").err
+    assert not Path("touched").exists()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"seconds": "x"}, {"timesteps": "y"}, {"command": [1]}, {"hardware": {"x": 1}}, {"git": {"y": 2}}, {"notes": 3}],
+)
+def test_a_manifest_of_someone_elses_may_hold_anything(odd: dict[str, Any], folder: Path, rlrun_command: Command):
+    run = brief("CartPole-v1/a2c", 20)
+    run.directory.update_manifest(odd)
+    for command in (("runs",), ("show", "run"), ("inspect", "run"), ("eval", "run", "--episodes", "1")):
+        outcome = rlrun_command(*command)
+        assert (outcome.code, "bug in rlrun" in outcome.err) == (0, False), outcome.err
+
+
+def test_what_others_wrote_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]):
+    console.say("needs_trust  posix.system\x1b[2K\rno\x9b8m")
+    console.note("\x1b]0;title\x07")
+    captured = capsys.readouterr()
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", captured.out + captured.err)
 
 
 def test_a_foreign_run_with_a_link_that_leads_elsewhere_is_not_written_to(foreign: Run, rlrun_command: Command):

@@ -39,6 +39,8 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
             return cls(env=venv, device=device or config.device, seed=None, **kwargs)
     except Exception as error:  # SB3 asserts, torch raises RuntimeError, and the user's own classes anything
         reason = " ".join(str(error).split()) or type(error).__name__
+        if "allocate memory" in reason or isinstance(error, MemoryError):
+            reason = "its networks and buffers do not fit in memory"
         raise UsageError(f"{cls.__name__} refuses this config: {reason.rstrip('.')}.") from error
 
 

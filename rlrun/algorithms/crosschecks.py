@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def cross_check(
         *memory,
     ]
     minibatch_errors, warnings = ([], []) if memory else _minibatches(values, facts)
-    return errors + minibatch_errors, warnings
+    return errors + minibatch_errors, [*warnings, *_cuts_taken_for_ends(values)]
 
 
 def check_spaces(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
@@ -224,18 +225,20 @@ def _memory(algorithm: Algorithm, values: Mapping[str, Any], facts: EnvFacts) ->
         rows = size * facts.n_envs
         needed = rollout_bytes(rows, facts)
         what = f"a rollout of n_steps x n_envs = {rows:,} timesteps"
-    available = psutil.virtual_memory().available
+    available = _available_memory()
     if needed <= available:
         return []
     message = f"{what} needs {_gib(needed)}, and {_gib(available)} is free."
     return [Finding(("hyperparameters", name), message, f"About {int(size * available * 0.8 / needed):,} would fit.")]
 
 
-def _frames_kept_once(values: Mapping[str, Any]) -> list[Finding]:
-    if not values.get("optimize_memory_usage"):
+def _cuts_taken_for_ends(values: Mapping[str, Any]) -> list[Finding]:
+    """A replay buffer that knows no time-outs takes a checkpoint's cut for the end of the episode."""
+    if (values.get("replay_buffer_kwargs") or {}).get("handle_timeout_termination", True):
         return []
-    message = "optimize_memory_usage: true cannot express that a checkpoint cuts an episode short."
-    return [Finding(("hyperparameters", "optimize_memory_usage"), message, "Leave it out, or lower buffer_size.")]
+    message = "without handle_timeout_termination, an episode that a checkpoint cuts is learnt as one that ended."
+    path = ("hyperparameters", "replay_buffer_kwargs", "handle_timeout_termination")
+    return [Finding(path, message, "Leave it out, with optimize_memory_usage, or save less often (checkpoint.every).")]
 
 
 def replay_buffer_bytes(buffer_size: int, values: Mapping[str, Any], facts: EnvFacts) -> int:
@@ -256,6 +259,19 @@ def _step_bytes(facts: EnvFacts) -> tuple[int, int]:
     leaves = list(parts) if parts is not None else [facts.observation_space]
     observation = sum(int(np.prod(space.shape or (1,))) * np.dtype(space.dtype).itemsize for space in leaves)
     return observation, int(np.prod(facts.action_space.shape or (1,))) * np.dtype(facts.action_space.dtype).itemsize
+
+
+def _available_memory() -> int:
+    """Bytes that this process may still take, in a container too."""
+    available = int(psutil.virtual_memory().available)
+    cgroup = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (int((cgroup / f"memory.{name}").read_text()) for name in ("max", "current"))
+        statistics = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        cache = int(statistics["inactive_file"])  # counts as used, and is given back at need
+    except (OSError, ValueError, KeyError):  # no limit, or no cgroup
+        return available
+    return min(available, max(0, limit - used + cache))
 
 
 def _gib(number: float) -> str:

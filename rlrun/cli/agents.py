@@ -53,6 +53,8 @@ def eval_(
 ) -> int:
     """Mean return, spread, 95 % interval, length and success rate of an agent."""
     overrides = overrides_of(set_)
+    if not (untrained or checkpoint or algo or env or config):
+        run, checkpoint = _as_checkpoint(run)
     is_file = not untrained and _is_foreign(Path(run))
     if not is_file and (algo or env or config):
         raise UsageError("--algo, --env and --config say what a zip or folder is.", "A run has its own config.")
@@ -89,7 +91,17 @@ def eval_(
     return _verdict(values, fail_under)
 
 
+def _as_checkpoint(text: str) -> tuple[str, str | None]:
+    """The run and the checkpoint that a path into a run names; any other text as it is."""
+    from rlrun.runs.directory import run_of_checkpoint
+
+    found = run_of_checkpoint(Path(text))
+    return (text, None) if found is None else (str(found[0].path), str(found[1]))
+
+
 def _is_foreign(path: Path) -> bool:
+    if path.suffix == ".zip" and not path.exists():
+        raise UsageError(f"There is no file {path}.", "Name the zip, a folder, or a run.")
     if path.suffix != ".zip" and not path.is_dir():
         return False
     from rlrun.runs.foreign import is_foreign

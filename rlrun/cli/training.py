@@ -71,7 +71,7 @@ def _report_training(run: Any, as_json: bool) -> None:
         return
     seconds, speed = words.duration(summary["seconds"]), summary["timesteps_per_second"]
     console.say(f"{summary['algo']} on {summary['env']}, seed {summary['seed']}: {run.status}")
-    console.say(f"{summary['timesteps']:,} timesteps in {seconds} ({speed:,.0f}/s)")
+    console.say(f"{summary['timesteps']:,} timesteps in {seconds} ({speed:,.0f}/s, evaluations included)")
     for which in ("final", "best"):
         if summary[which]:
             at = f" (at {summary[which]['timesteps']:,} timesteps)"

@@ -25,6 +25,7 @@ Int = Annotated[int, BeforeValidator(whole_number)]
 Float = Annotated[float, BeforeValidator(_as_float)]
 Positive = Annotated[Int, Field(gt=0)]
 NotNegative = Annotated[Int, Field(ge=0)]
+Budget = Annotated[Positive, Field(le=10**12)]  # more is a slip of the finger
 Copies = Annotated[Positive, Field(le=4096)]  # of an env: many more are a slip of the finger, and take hours to build
 
 
@@ -178,7 +179,7 @@ class Config(Section):
     normalize: NormalizeConfig | None = Field(
         None, description="Wrap in VecNormalize: `true`, or its keyword arguments. false or null: off."
     )
-    total_timesteps: Positive = Field(description="Training budget, in timesteps (one transition in one env).")
+    total_timesteps: Budget = Field(description="Training budget, in timesteps (one transition in one env).")
     schedule_timesteps: Positive | None = Field(
         None, description="Timesteps over which schedules run; after them they keep their end value. null: the budget."
     )

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import enum
 import itertools
-import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -213,12 +212,12 @@ class RestartableVecEnv(RecordedVecEnv):
 
 
 def _make_training_env(recipe: EnvRecipe, index: int, cut: int) -> gym.Env[Any, Any]:
-    if multiprocessing.parent_process() is not None:  # in a worker nobody else seeds what an env may draw from
-        seed_global_generators(draw_seeds(recipe.seed, Stream.TRAIN_ENVS, 1, cut, index, 0)[0])
+    # Some envs draw from the global generators while they are built. In a worker nobody else seeds them either.
+    seed_global_generators(draw_seeds(recipe.seed, Stream.TRAIN_ENVS, 1, cut, index, 0)[0])
     return recipe.make(Role.TRAIN, endless_seeds(recipe.seed, Stream.TRAIN_ENVS, cut, index))
 
 
-def find_normalizer(venv: VecEnv) -> VecNormalize | None:
+def find_normalizer(venv: VecEnv | None) -> VecNormalize | None:
     """The VecNormalize around an env, if there is one. It is the outermost wrapper."""
     return venv if isinstance(venv, VecNormalize) else None
 

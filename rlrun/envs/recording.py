@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
@@ -21,6 +22,14 @@ class Recorder(Monitor[Any, Any]):
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """See Monitor."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        success = info.get("is_success")
+        if isinstance(success, np.ndarray | np.generic):  # as one type, so that means of it are of one type
+            info["is_success"] = success.item()
+        return observation, reward, terminated, truncated, info
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """See Monitor."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -34,10 +35,13 @@ def start_workers(makers: Sequence[Make]) -> SubprocVecEnv:
 
     :raises UsageError: in the words of the first worker that could not build its env
     """
+    before = set(multiprocessing.active_children())
     try:
         venv = SubprocVecEnv([partial(_built, make) for make in makers])
         unbuilt = venv.env_is_wrapped(_Unbuilt)
     except (EOFError, ConnectionError):
+        for sibling in set(multiprocessing.active_children()) - before:
+            sibling.kill()
         hint = "`rlrun check-env` tries it; env.vec: serial does without workers."
         raise RlrunError("A worker process died while it built its env.", hint) from None
     if any(unbuilt):

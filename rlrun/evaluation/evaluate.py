@@ -93,9 +93,10 @@ def acting(
     :param around: the outermost wrapper of each copy
     """
     with generators_preserved(), _final_exploration(model), _own_action_space(model):
+        policy_seed, space_seed = draw_seeds(seeds[0][0], Stream.POLICY, 2)
+        seed_global_generators(policy_seed)  # some envs draw from them while they are built
         venv = recipe.make_vec(role, seeds, statistics, around)
         try:
-            policy_seed, space_seed = draw_seeds(seeds[0][0], Stream.POLICY, 2)
             seed_global_generators(policy_seed)
             if getattr(model, "action_space", None) is not None:
                 model.action_space.seed(space_seed)

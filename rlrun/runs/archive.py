@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import pickle
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ import torch
 
 from rlrun.envs.normalization import Statistics
 from rlrun.errors import UsageError
-from rlrun.runs.pickles import Record, read_pickle
+from rlrun.runs.pickles import UNREAD, ForbiddenName, Record, names_in_pickle, read_pickle
 
 _MAX_MEMBER = 4 * 2**30
 _SUSPICIOUS_RATIO = 200  # weights hardly compress; ten gigabytes of zeros do
@@ -32,16 +34,43 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                small = member.file_size <= max(_SMALL, _SUSPICIOUS_RATIO * max(1, member.compress_size))
-                if member.file_size > _MAX_MEMBER or not small:
-                    raise UsageError(f"{path} claims to hold {member.file_size:,} bytes of {member.filename!r}.")
+            _require_plausible(archive, path)
             yield archive
-    except UsageError:
+    except (UsageError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # zipfile, torch and NumPy raise many kinds for damaged files
         message = f"{path} is not a whole SB3 model ({type(error).__name__}: {' '.join(str(error).split())[:200]})."
         raise UsageError(message, "Use another file.") from None
+
+
+def _require_plausible(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse a few bytes that claim to be many."""
+    members = archive.infolist()
+    size, packed = sum(m.file_size for m in members), sum(m.compress_size for m in members)
+    if size > max(_SMALL, _SUSPICIOUS_RATIO * packed) or any(m.file_size > _MAX_MEMBER for m in members):
+        raise UsageError(f"{path} claims to hold {size:,} bytes in {packed:,}.", "Use another file.")
+
+
+def _tensors(content: bytes, what: str, device: torch.device | str) -> Any:
+    """What ``torch.save`` wrote, if it is tensors and plain values.
+
+    :raises ForbiddenName: when it asks for anything else
+    """
+    stream = io.BytesIO(content)
+    if zipfile.is_zipfile(stream):
+        with zipfile.ZipFile(stream) as archive:  # torch compresses nothing
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise UsageError(f"{what} is compressed, which nothing that torch writes is.", "Use another file.")
+            pickled = next((archive.read(n) for n in archive.namelist() if n.endswith("data.pkl")), b"")
+    else:
+        pickled = content
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except pickle.UnpicklingError:
+        names = [name for name in names_in_pickle(pickled) if name.partition(".")[0] not in ("torch", "collections")]
+        raise ForbiddenName(", ".join(names) or UNREAD, what) from None
 
 
 def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -53,8 +82,7 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, An
     with _opened(path) as archive:
         for name in archive.namelist():
             if name.endswith(".pth"):
-                content = io.BytesIO(archive.read(name))
-                found[name.removesuffix(".pth")] = torch.load(content, map_location=device, weights_only=True)
+                found[name.removesuffix(".pth")] = _tensors(archive.read(name), f"{name} in {path}", device)
     if not isinstance(found.get("policy"), dict):
         raise UsageError(f"{path} holds no policy, so it is not an SB3 model.", "Use another file.")
     return found

@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from rlrun.envs.normalization import Statistics, get_statistics
 from rlrun.envs.recipe import find_normalizer
 from rlrun.errors import UsageError
 from rlrun.runs.archive import read_statistics
-from rlrun.runs.directory import CHECKPOINTS, STATE, RunDirectory
+from rlrun.runs.directory import CHECKPOINTS, POINTERS, STATE, RunDirectory
 from rlrun.runs.files import os_errors_in_words, rename_into_place, sync_folder
 from rlrun.runs.learner import get_learner_state
 from rlrun.runs.replay import FOLDER as REPLAY_FOLDER
@@ -85,7 +85,7 @@ def write_checkpoint(
             state |= {"resumable": resumable, "scheduled": scheduled}
             state |= {"learner": get_learner_state(model), "session": dict(session)}
             model.save(temporary / MODEL)
-            normalizer = find_normalizer(model.env) if model.env is not None else None
+            normalizer = find_normalizer(model.env)
             if normalizer is not None:
                 normalizer.save(str(temporary / PICKLED_STATISTICS))
                 np.savez(temporary / STATISTICS, **get_statistics(normalizer))  # type: ignore[arg-type]
@@ -112,23 +112,63 @@ def read_checkpoint(run: RunDirectory, timesteps: int) -> Checkpoint:
     path = run.checkpoint_path(timesteps)
     problem = damage(path)
     if problem:
-        others = ", ".join(str(s) for s in run.checkpoint_steps() if s != timesteps)
-        hint = f"Name another with --checkpoint: {others}." if others else "The run has no other checkpoint."
+        whole = [steps for steps in run.checkpoint_steps() if not damage(run.checkpoint_path(steps))]
+        others = ", ".join(map(str, whole))
+        hint = f"Name another with --checkpoint: {others}." if others else "The run has no whole checkpoint."
         raise UsageError(f"The checkpoint {path} is damaged: {problem}.", hint)
+    return _read_whole(path, timesteps)
+
+
+def _read_whole(path: Path, timesteps: int) -> Checkpoint:
     statistics = read_statistics(path / STATISTICS) if (path / STATISTICS).exists() else None
     return Checkpoint(path, timesteps, _read_state(path), statistics)
+
+
+def first_whole(run: RunDirectory, say: Callable[[str], None]) -> tuple[str, Checkpoint]:
+    """The best checkpoint, else the final, else the newest one that is whole.
+
+    :param say: told of each that had to be passed over
+    :return: its name for people, and it
+    :raises UsageError: when none is whole
+    """
+    named = [(name, steps) for name in POINTERS if (steps := run.pointer(name)) is not None]
+    newest = [(str(steps), steps) for steps in reversed(run.checkpoint_steps())]
+    tried: dict[int, str] = {}
+    for name, steps in [*named, *newest]:
+        if steps in tried:
+            continue
+        tried[steps] = damage(run.checkpoint_path(steps))
+        if not tried[steps]:
+            for other, problem in tried.items():
+                if problem:
+                    say(f"warning: the checkpoint at {other:,} timesteps is damaged ({problem}); another is used.")
+            return name, _read_whole(run.checkpoint_path(steps), steps)
+    run.choose_checkpoint()  # says it where there has been none yet
+    found = "; ".join(f"at {steps:,} timesteps, {problem}" for steps, problem in tried.items())
+    raise UsageError(f"The run {run.name} has no whole checkpoint: {found}.", "Train it anew.")
 
 
 def _read_state(path: Path) -> dict[str, Any]:
     """state.json of a bundle whose hashes are right; someone else may have written both."""
     try:
         state = json.loads((path / STATE).read_text())
-        for key, kind in (("timesteps", int), ("resumable", bool), ("learner", dict), ("session", dict)):
-            if not isinstance(state[key], kind):
-                raise TypeError(f"{key} is {type(state[key]).__name__}")
+        if state["format"] != FORMAT:
+            raise ValueError(f"its format is {state['format']}, and this version of rlrun knows {FORMAT}")
+        _require_kinds(state, {"timesteps": int, "resumable": bool, "learner": dict, "session": dict})
+        if state["session"]:
+            _require_kinds(state["session"], _SESSION)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path / STATE} is not what rlrun writes ({error}).", "Use another checkpoint.") from None
     return dict(state)
+
+
+_SESSION = {"window": list, "visited": int, "seconds": int | float, "ended_by": str, "logged": dict}
+
+
+def _require_kinds(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    for key, kind in kinds.items():
+        if not isinstance(values[key], kind):
+            raise TypeError(f"{key} is {type(values[key]).__name__}")
 
 
 def newest_resumable(run: RunDirectory, only_scheduled: bool = False) -> tuple[Checkpoint | None, list[str]]:
@@ -144,7 +184,7 @@ def newest_resumable(run: RunDirectory, only_scheduled: bool = False) -> tuple[C
         if problem:
             passed_over.append(f"The checkpoint at {timesteps:,} timesteps is damaged ({problem}).")
             continue
-        checkpoint = read_checkpoint(run, timesteps)
+        checkpoint = _read_whole(path, timesteps)
         if checkpoint.state["resumable"] and (checkpoint.state["scheduled"] or not only_scheduled):
             return checkpoint, passed_over
     return None, passed_over
@@ -159,10 +199,12 @@ def prune_checkpoints(run: RunDirectory, keep: int) -> None:
     """Delete all but the best and the final checkpoint and the ``keep`` newest that training can go on from."""
     steps = run.checkpoint_steps()
     newest = [timesteps for timesteps in steps if is_resumable(run, timesteps)][-keep:]
+    # A run that goes on from one of them has that one's best again.
+    bests = {run.checkpoint_state(timesteps).get("session", {}).get("best_timesteps") for timesteps in newest}
     for timesteps in steps:
         if timesteps in newest:
             continue
-        if timesteps in (run.pointer("best"), run.pointer("final")):
+        if timesteps in (*bests, run.pointer("best"), run.pointer("final")):
             shrink_to_evaluation(run, timesteps)
         else:
             shutil.rmtree(run.checkpoint_path(timesteps), ignore_errors=True)
@@ -212,7 +254,11 @@ def shrink_to_evaluation(run: RunDirectory, timesteps: int) -> None:
 
 
 def remove_leftovers(run: RunDirectory) -> None:
-    """Delete what a killed process was writing."""
+    """Delete what a killed process was writing, and give back a checkpoint that it was about to replace."""
+    for aside in (run.path / CHECKPOINTS).glob(".*.old"):
+        final = run.checkpoint_path(int(aside.name.split(".")[1]))
+        if not final.exists():
+            aside.rename(final)
     for entry in [*run.path.glob(".*.tmp"), *(run.path / CHECKPOINTS).glob(".*")]:
         shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
 

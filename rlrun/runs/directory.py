@@ -6,6 +6,7 @@ import datetime
 import errno
 import itertools
 import json
+import math
 import os
 import secrets
 import shutil
@@ -50,7 +51,7 @@ class RunDirectory:
         parent = run_folder(root, config)
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
         stem = f"{stamp}-s{config.seed}" if name is None else checked_name(name)
-        with os_errors_in_words(f"making the run directory in {root}", UsageError):
+        with os_errors_in_words("making the run directory", UsageError):
             made = cls._furnished(parent, config, manifest or {})
             try:
                 for attempt in itertools.count(1):
@@ -110,8 +111,12 @@ class RunDirectory:
         return config
 
     def manifest(self) -> dict[str, Any]:
-        """What is known of the run besides its config; empty when it died before it began."""
-        return _read_object(self.path / MANIFEST)
+        """What is known of the run besides its config; empty when it died before it began.
+
+        It may be someone else's: a value that is not of the kind that rlrun writes is left out.
+        """
+        found = _read_object(self.path / MANIFEST)
+        return {key: value for key, value in found.items() if _is_as_written(key, value)}
 
     def update_manifest(self, changes: Mapping[str, Any]) -> None:
         """Set keys of the manifest; the file is replaced whole."""
@@ -172,6 +177,24 @@ class RunDirectory:
         """Bytes on disk, a file with several names counted once."""
         stats = {(s.st_dev, s.st_ino): s.st_size for p in self.path.rglob("*") if p.is_file() for s in [p.stat()]}
         return sum(stats.values())
+
+
+_TEXTS = ("status", "created", "ended_by", "stopped_by", "error", "signature", "id", "from", "revision")
+_NUMBERS = ("seed", "timesteps", "seconds", "mean_return", "created_unix", "reopened_at")
+_LISTS = {"notes": str, "command": str, "import_paths": str, "extra_cuts": int, "resumed": dict}
+_OBJECTS = ("versions", "hardware", "git", "parent", "process")
+
+
+def _is_as_written(key: str, value: Any) -> bool:
+    if value is None:
+        return True
+    if key in _TEXTS:
+        return isinstance(value, str)
+    if key in _NUMBERS:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if key in _LISTS:
+        return isinstance(value, list) and all(isinstance(item, _LISTS[key]) for item in value)
+    return isinstance(value, dict) if key in _OBJECTS else True
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -254,6 +277,16 @@ def find_run(text: str, root: Path) -> RunDirectory:
     raise UsageError(
         f'"{text}" fits {len(matches)} runs: {some}{", ..." if len(matches) > 5 else ""}.', "Write more of it."
     )
+
+
+def run_of_checkpoint(path: Path) -> tuple[RunDirectory, int] | None:
+    """The run and the timesteps of a checkpoint's folder, or of the model.zip in it; None for any other path."""
+    folder = path.resolve().parent if path.name == "model.zip" else path.resolve()
+    steps = whole_number(folder.name)
+    run = folder.parent.parent
+    if steps is None or folder.parent.name != CHECKPOINTS or not (run / CONFIG).is_file():
+        return None
+    return RunDirectory(run), steps
 
 
 def _created(run: RunDirectory) -> float:

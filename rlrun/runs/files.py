@@ -20,8 +20,11 @@ from rlrun.config.yaml import core_scalar
 from rlrun.errors import RlrunError
 
 _REASONS = {
-    errno.ENOSPC: ("The disk is full", "Make room (`rlrun prune`), or choose another place with --run-dir."),
-    errno.EDQUOT: ("The disk quota is used up", "Make room (`rlrun prune`), or choose another place with --run-dir."),
+    errno.ENOSPC: ("The disk is full", "Make room (`rlrun prune` helps); a new run may go elsewhere with --run-dir."),
+    errno.EDQUOT: (
+        "The disk quota is used up",
+        "Make room (`rlrun prune` helps); a new run may go elsewhere with --run-dir.",
+    ),
     errno.EROFS: ("The file system is read-only", "Choose another place with --run-dir."),
     errno.EACCES: ("Permission was denied", "Choose a folder you may write to with --run-dir."),
     errno.EPERM: ("Permission was denied", "Choose a folder you may write to with --run-dir."),
@@ -40,7 +43,9 @@ def os_errors_in_words(doing: str, kind: type[RlrunError] = RlrunError) -> Itera
         yield
     except OSError as error:
         reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
-        place = f" at {error.filename}" if error.filename else ""
+        # The name of a temporary file says nothing to anybody.
+        is_known = error.filename and not str(error.filename).endswith(".tmp")
+        place = f" at {os.path.abspath(error.filename)}" if is_known else ""
         raise kind(f"{reason} while {doing}{place}.", hint) from error
 
 
@@ -48,7 +53,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part of it."""
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with os_errors_in_words(f"writing {path.name}"):
+    with os_errors_in_words(f"writing {path}"):
         try:
             with temporary.open("wb") as stream:
                 stream.write(data)

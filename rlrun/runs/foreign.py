@@ -41,6 +41,7 @@ class ForeignAgent:
     :ivar algo: registry name; None where nothing says it
     :ivar env: the env's id; None where nothing says it
     :ivar config: sections of a config that follow from the files; ``hyperparameters`` only as far as acting needs them
+    :ivar lacks_statistics: it was trained normalized, and the statistics are not there
     :ivar unread: names that pickles ask for which acting needs, and which are not read without trust
     """
 
@@ -50,6 +51,7 @@ class ForeignAgent:
     env: str | None
     timesteps: int
     config: dict[str, Any]
+    lacks_statistics: bool
     unread: tuple[str, ...]
 
     def statistics(self) -> Statistics | None:
@@ -98,6 +100,7 @@ def find_agent(path: Path, algo: str | None = None) -> ForeignAgent:
         env=zoo.get("env") or words[1],
         timesteps=timesteps if isinstance(timesteps, int) else 0,
         config=config,
+        lacks_statistics=statistics is None and data.get("_last_original_obs") is not None,
         unread=tuple(unread),
     )
 

@@ -17,7 +17,7 @@ from rlrun.envs.recipe import EnvRecipe, Role, find_normalizer
 from rlrun.envs.seeding import generators_preserved, seed_global_generators
 from rlrun.errors import UsageError
 from rlrun.runs.archive import read_tensors
-from rlrun.runs.checkpoint import read_checkpoint, require_statistics
+from rlrun.runs.checkpoint import first_whole, read_checkpoint, require_statistics
 from rlrun.runs.directory import CONFIG, RunDirectory
 from rlrun.runs.foreign import find_agent
 from rlrun.runs.learner import set_tensors
@@ -54,14 +54,17 @@ def load_agent(
     :param trust: import what the config names, though the run is not known to be this user's
     :param say: told what is imported on trust
     """
-    name, timesteps = run.choose_checkpoint(which)
-    checkpoint = read_checkpoint(run, timesteps)
+    if which is None:
+        name, checkpoint = first_whole(run, say)
+    else:
+        name, timesteps = run.choose_checkpoint(which)
+        checkpoint = read_checkpoint(run, timesteps)
     config = config or run.config()
     require_statistics(checkpoint, config.normalize is not None)
     recipe = EnvRecipe.from_config(config, trusted_import_paths(run, config, trust, say))
     model = build_to_act(config, recipe, checkpoint.statistics)
     set_tensors(model, read_tensors(checkpoint.model_path, model.device), only_policy=True)
-    return Agent(config, model, recipe, checkpoint.statistics, name, timesteps)
+    return Agent(config, model, recipe, checkpoint.statistics, name, checkpoint.timesteps)
 
 
 def untrained_agent(config: Config, recipe: EnvRecipe) -> Agent:
@@ -126,7 +129,7 @@ def start_from(model: BaseAlgorithm, parent: Parent) -> None:
     :raises UsageError: when the two do not fit
     """
     set_tensors(model, read_tensors(parent.model_path, model.device), only_policy=True)
-    normalizer = find_normalizer(model.env) if model.env is not None else None
+    normalizer = find_normalizer(model.env)
     if (normalizer is None) != (parent.statistics is None):
         one, other = ("this config does", "it was not trained so")
         if normalizer is None:

@@ -34,17 +34,20 @@ class Holder:
 
     :ivar started: seconds since the epoch; tells a process from a later one with the same number
     :ivar token: of this one claim
+    :ivar namespace: of the process numbers: two containers on one host may have the same ones
     """
 
     host: str
     pid: int
     started: float
     token: str
+    namespace: str = ""
 
     @classmethod
     def this_process(cls) -> Holder:
         """A new claim by this process."""
-        return cls(socket.gethostname(), os.getpid(), psutil.Process().create_time(), secrets.token_hex(8))
+        started = psutil.Process().create_time()
+        return cls(socket.gethostname(), os.getpid(), started, secrets.token_hex(8), _namespace())
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -54,7 +57,7 @@ class Holder:
 
         :param touched: when its file was last touched, in seconds since the epoch
         """
-        if self.host != socket.gethostname():
+        if self.host != socket.gethostname() or self.namespace not in ("", _namespace()):
             return time.time() - touched < STALE_AFTER
         try:
             return abs(psutil.Process(self.pid).create_time() - self.started) < 1.0
@@ -62,6 +65,13 @@ class Holder:
             return False
         except psutil.Error:  # someone else's process: it is there
             return True
+
+
+def _namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:  # only Linux has them
+        return ""
 
 
 def holder_of(folder: Path) -> Holder | None:
@@ -95,7 +105,7 @@ class RunLock:
                 continue
             if holder is not None and holder.is_alive(touched) and not steal:
                 message = f"The run {self.path.parent.name} is being trained by {holder}."
-                raise UsageError(message, "Wait for it or stop it; --steal takes the run from it.")
+                raise UsageError(message, "Wait for it or stop it; `rlrun resume --steal` takes the run from it.")
             self._put_aside(holder)
         self._thread.start()
 

@@ -7,18 +7,18 @@ in the table gives an inert :class:`Record`. Any other name ends the reading: no
 
 from __future__ import annotations
 
-import contextlib
 import io
 import pickle
+import pickletools
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from rlrun.errors import UsageError
 
-MAX_BYTES = 64 * 2**20
+MAX_BYTES, MAX_NODES = 64 * 2**20, 100_000
 
 
 class ForbiddenName(UsageError):
@@ -114,8 +114,8 @@ class _Array(Record):
 
 
 def _array(content: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
-    if not isinstance(dtype, _DType):
-        raise pickle.UnpicklingError("an array without a dtype")
+    if not isinstance(dtype, _DType) or not isinstance(content, bytes | bytearray):
+        raise pickle.UnpicklingError("an array without a dtype or content")
     return np.frombuffer(bytes(content), dtype.plain()).reshape(shape, order="F" if order == "F" else "C").copy()
 
 
@@ -198,63 +198,84 @@ def read_pickle(content: bytes, what: str) -> Any:
     if len(content) > MAX_BYTES:
         raise UsageError(f"{what} is {len(content):,} bytes long, and no more than {MAX_BYTES:,} are read.")
     try:
-        return _plain(_Unpickler(content, what).load())
+        return _Plain().of(_Unpickler(content, what).load())
     except UsageError:
         raise
     except Exception as error:  # a damaged pickle makes the machine raise nearly anything
         raise UsageError(f"{what} is no whole pickle ({type(error).__name__}: {str(error)[:100]}).") from None
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """Arrays in place of the records that carry them."""
-    if depth > 50:
-        raise pickle.UnpicklingError("nested too deeply")
-    if isinstance(value, _Array):
-        return value.value
-    if isinstance(value, Mapping):
-        return {key: _plain(item, depth + 1) for key, item in value.items() if isinstance(key, str | int | float)}
-    if isinstance(value, list | tuple | deque):
-        return type(value)(_plain(item, depth + 1) for item in value)
-    if isinstance(value, Record) and not isinstance(value, _DType):
-        value.state = _plain(value.state, depth + 1)
-        value.arguments = tuple(_plain(item, depth + 1) for item in value.arguments)
-    return value
+class _Plain:
+    """Puts arrays in place of the records that carry them, in no more than ``MAX_NODES`` parts.
+
+    What a pickle refers to twice is gone through twice: a few bytes can mean a tree without end.
+    """
+
+    def __init__(self) -> None:
+        self._nodes = 0
+
+    def of(self, value: Any, depth: int = 0) -> Any:
+        self._nodes += 1
+        if depth > 50 or self._nodes > MAX_NODES:
+            raise pickle.UnpicklingError("nested too deeply")
+        if isinstance(value, _Array):
+            return value.value
+        if isinstance(value, Mapping):
+            return {key: self.of(item, depth + 1) for key, item in value.items() if isinstance(key, str | int | float)}
+        if isinstance(value, list | tuple | deque):
+            return type(value)(self.of(item, depth + 1) for item in value)
+        if isinstance(value, Record) and not isinstance(value, _DType):
+            value.state = self.of(value.state, depth + 1)
+            value.arguments = tuple(self.of(item, depth + 1) for item in value.arguments)
+        return value
 
 
-class _Sink(Record):
-    """Stands for anything at all, and takes whatever is done to it."""
-
-    def append(self, item: Any) -> None:
-        """Nothing."""
-
-    def extend(self, items: Any) -> None:
-        """Nothing."""
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """Nothing."""
-
-
-class _Listing(_Unpickler):
-    """Goes through a pickle with nothing but sinks, and notes every name."""
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__(content, "")
-        self.names: dict[str, None] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        self.names[f"{module}.{name}"] = None
-        return type("Sink", (_Sink,), {"name": f"{module}.{name}"})
-
-    def persistent_load(self, pid: Any) -> Any:
-        return _Sink()
+# What stands for a name in a list of names where none can be given.
+COMPUTED, UNREAD = "a name that only running it would give", "a rest that is damaged or too long"
+_TEXTS = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "STRING", "BINSTRING", "SHORT_BINSTRING")
+_NEUTRAL = ("PROTO", "FRAME")  # they leave the stack as it is
 
 
 def names_in_pickle(content: bytes) -> list[str]:
-    """Every name that a pickle would import, as ``module.name``, up to where it is damaged. Nothing is imported."""
-    listing = _Listing(content[:MAX_BYTES])
-    with contextlib.suppress(Exception):
-        listing.load()
-    return list(listing.names)
+    """Every name that a pickle would import, as ``module.name``; nothing of it is run or imported.
+
+    What cannot be known without running it is :data:`COMPUTED`, what cannot be read at all :data:`UNREAD`; neither is
+    a name that :func:`is_known` knows.
+    """
+    names: dict[str, None] = {}
+    pushed: list[str | None] = []  # the newest things on the stack, where they are texts
+    memo: dict[int, str | None] = {}
+    end = 0
+    try:
+        opcodes: Iterable[tuple[Any, Any, int | None]] = pickletools.genops(content[:MAX_BYTES])
+        for opcode, argument, position in opcodes:
+            newest = pushed[-1] if pushed else None
+            end = (position or 0) + 1
+            if opcode.name in _TEXTS:
+                pushed.append(str(argument))
+            elif opcode.name == "MEMOIZE":
+                memo[len(memo)] = newest
+            elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+                memo[argument] = newest
+            elif opcode.name in ("GET", "BINGET", "LONG_BINGET"):
+                pushed.append(memo.get(argument))
+            elif opcode.name in ("GLOBAL", "INST"):
+                names[str(argument).replace(" ", ".")] = None
+                pushed = []
+            elif opcode.name == "STACK_GLOBAL":
+                module, name = (None, *pushed)[-2:] if pushed else (None, None)
+                names[f"{module}.{name}" if module is not None and name is not None else COMPUTED] = None
+                pushed = []
+            elif opcode.name in ("EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID"):
+                names[COMPUTED] = None
+                pushed = []
+            elif opcode.name not in _NEUTRAL:
+                pushed = []
+    except Exception:  # whatever a damaged pickle makes pickletools raise
+        end = -1
+    if end != len(content):
+        names[UNREAD] = None
+    return list(names)
 
 
 def is_known(name: str) -> bool:

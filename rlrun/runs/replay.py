@@ -92,6 +92,9 @@ def load_replay_buffer(buffer: ReplayBuffer, folder: Path, state: dict[str, Any]
     missing = [name for name, rows in filled.items() if rows != state["rows"]]
     if missing:
         raise UsageError(f"The replay buffer in {folder} does not fit this config: it lacks {', '.join(missing)}.")
+    if state["full"] and state["rows"] != buffer.buffer_size:
+        sizes = f"it holds {state['rows']:,} rows, and buffer_size is {buffer.buffer_size:,}"
+        raise UsageError(f"The replay buffer in {folder} does not fit this config: {sizes}.")
     buffer.pos, buffer.full = state["pos"], state["full"]
     if isinstance(buffer, HerReplayBuffer):
         buffer._current_ep_start = np.array(state["current_ep_start"], dtype=np.int64)

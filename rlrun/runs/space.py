@@ -11,6 +11,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from rlrun.config.schema import Config
 from rlrun.errors import UsageError
 from rlrun.runs.replay import arrays
+from rlrun.words import size
 
 _OPTIMIZER = 3  # Adam keeps two moments beside each weight
 
@@ -22,7 +23,8 @@ def checkpoint_bytes(model: BaseAlgorithm, config: Config) -> int:
     """
     keep, every = config.checkpoint.keep, config.checkpoint.every or config.total_timesteps
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.policy.state_dict().values())
-    total = weights * _OPTIMIZER * (keep + 3)  # the best, the final, and the one being written
+    # Each kept one and its best of then, the best of all, the final, and the one being written.
+    total = weights * _OPTIMIZER * (2 * keep + 3)
     if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
         row = sum(array[0].nbytes for _, array in arrays(model.replay_buffer))
         rows = min(model.replay_buffer.buffer_size, -(-config.total_timesteps // model.n_envs))
@@ -41,9 +43,5 @@ def require_space(root: Path, model: BaseAlgorithm, config: Config) -> None:
         place = place.parent
     needed, free = checkpoint_bytes(model, config), shutil.disk_usage(place).free
     if needed > free:
-        message = f"The checkpoints of this run need up to {_gb(needed)}, and {_gb(free)} is free at {place}."
+        message = f"The checkpoints of this run need up to {size(needed)}, and {size(free)} is free at {place}."
         raise UsageError(message, "Make room, choose another --run-dir, or lower checkpoint.keep or buffer_size.")
-
-
-def _gb(number: float) -> str:
-    return f"{number / 1e9:,.2f} GB"

@@ -11,6 +11,7 @@ import hmac
 import json
 import os
 import secrets
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from rlrun.config.classes import is_class_path
 from rlrun.config.schema import Config
 from rlrun.errors import RlrunError, UsageError
 from rlrun.runs.directory import CONFIG, RunDirectory
+from rlrun.runs.files import sha256
 
 _KEY_BYTES = 32
+_signed_here: dict[Path, str] = {}  # the configs' hashes, for as long as this process lives
 
 
 def config_folder() -> Path:
@@ -65,6 +68,7 @@ def sign(run: RunDirectory) -> bool:
 
     :return: whether there is a key to do it with
     """
+    _signed_here[run.path] = sha256(run.path / CONFIG)
     key = _key(make=True)
     if key is None:
         return False
@@ -76,6 +80,8 @@ def sign(run: RunDirectory) -> bool:
 def is_own(run: RunDirectory) -> bool:
     """Whether this user made the run, or trusts it, and its config is as it was then."""
     key, manifest = _key(), run.manifest()
+    if key is None and run.path in _signed_here:
+        return _signed_here[run.path] == sha256(run.path / CONFIG)
     try:
         config = (run.path / CONFIG).read_bytes()
         expected = _signature(key, config, manifest.get("import_paths") or ()) if key else ""
@@ -118,7 +124,9 @@ def trusted_import_paths(run: RunDirectory, config: Config, trust: bool, say: Ca
         return []
     if not trust:
         message = f"The run {run.name} is not known to be yours, and it would import: {', '.join(names)}."
-        raise UsageError(message, f"Look at that code first; then: rlrun trust {run.path} (or --trust, for once).")
+        raise UsageError(
+            message, f"Look at that code first; then: rlrun trust {shlex.quote(str(run.path))} (or --trust, for once)."
+        )
     say(f"Trusted for this once; imported: {', '.join(names)}.")
     return paths
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from rlrun.training.recorders import RunFiles, pending_values, set_pending_value
 from rlrun.training.videos import TrainingVideos
 
 BUDGET = "budget"  # why training usually ends
+_TELL_EVERY = 10.0  # seconds
 
 
 def seed_learner(config: Config, timesteps: int, action_space: Any) -> None:
@@ -38,6 +40,17 @@ def seed_learner(config: Config, timesteps: int, action_space: Any) -> None:
     seed, space_seed = draw_seeds(config.seed, Stream.LEARNER, 2, timesteps)
     seed_global_generators(seed)
     action_space.seed(space_seed)
+
+
+@dataclass(frozen=True)
+class _RolloutStart:
+    """What a rollout changes while it is played."""
+
+    timesteps: int
+    statistics: Statistics | None
+    episodes: list[Any]
+    successes: list[Any]
+    window: list[float]
 
 
 class Boundary(BaseCallback):
@@ -66,6 +79,7 @@ class Boundary(BaseCallback):
         self.files, self.reporter, self.stops = files, reporter, stops
         self._videos = TrainingVideos(config, run, recipe, reporter, stops)
         self._began, self._resumed_from = began, resumed_from
+        self._told = time.monotonic()
         self._resumable = resumed_from.timesteps if resumed_from else None  # newest such checkpoint
         state = resumed_from.state["session"] if resumed_from else {}
         window = config.early_stop.window if config.early_stop else 1
@@ -74,8 +88,10 @@ class Boundary(BaseCallback):
         self._best_timesteps: int | None = state.get("best_timesteps")
         self._without_improvement: int = state.get("without_improvement", 0)
         self._visited: int = state.get("visited", 0)  # timesteps of the last boundary
+        self._is_in_boundary: bool = state.get("in_boundary", False)
         self._seconds_before: float = state.get("seconds", 0.0)
         self.ended_by: str = state.get("ended_by", "")
+        self._rollout: _RolloutStart | None = None  # while one is played
 
     @property
     def seconds(self) -> float:
@@ -103,6 +119,10 @@ class Boundary(BaseCallback):
             self._visit()
         if self.ended_by:
             raise TrainingEnded
+        self._rollout = self._where_it_is()
+
+    def _on_rollout_end(self) -> None:
+        self._rollout = None
 
     # -- the boundary
 
@@ -121,7 +141,9 @@ class Boundary(BaseCallback):
         """
         before, now = self._visited, self.model.num_timesteps
         settings = self.config
+        self._is_in_boundary = True
         self.reporter.progressed(now, self._mean_training_return())
+        self._say_where_it_is(now)
         ended_by = ended_by or self._goal_reached()
         if _is_due(settings.video.every, before, now):
             self._videos.film(self.model, self._statistics(), now)
@@ -132,7 +154,7 @@ class Boundary(BaseCallback):
         # The logger is emptied at every checkpoint, so that no half-collected row is lost.
         if checkpoint_due or evaluation_due or _is_due(settings.log_every, before, now):
             self.model.dump_logs()
-        self._visited, self.ended_by = now, ended_by
+        self._visited, self._is_in_boundary, self.ended_by = now, False, ended_by
         if checkpoint_due or is_best:
             self.save(scheduled=True, resumable=checkpoint_due)
             for name in [*(["best"] if is_best else []), *(["final"] if ended_by else [])]:
@@ -142,6 +164,13 @@ class Boundary(BaseCallback):
             self.cut(now)
             return True
         return False
+
+    def _say_where_it_is(self, now: int) -> None:
+        """For `rlrun show`, now and then."""
+        if time.monotonic() - self._told > _TELL_EVERY:
+            self._told = time.monotonic()
+            self.stops.check_lock()
+            self.run.update_manifest({"timesteps": now, "seconds": self.seconds})
 
     def _is_evaluation_due(self, before: int, now: int, at_end: bool) -> bool:
         settings = self.config.evaluation
@@ -163,6 +192,7 @@ class Boundary(BaseCallback):
             "without_improvement": self._without_improvement,
             "window": list(self._window),
             "visited": self._visited,
+            "in_boundary": self._is_in_boundary,
             "seconds": self.seconds,
             "ended_by": self.ended_by,
             "logged": pending_values(self.logger),
@@ -176,6 +206,38 @@ class Boundary(BaseCallback):
         self.run.point("latest", timesteps)
         self.run.update_manifest({"timesteps": timesteps, "seconds": self.seconds})
         return timesteps
+
+    def save_interrupted(self) -> None:
+        """Write a checkpoint of an interruption.
+
+        On-policy, nothing is learnt of a rollout until it is whole: the agent is still the one of the rollout's start,
+        so the checkpoint is of that moment, and the rollout is played again.
+        """
+        if self._rollout is not None and not isinstance(self.model, OffPolicyAlgorithm):
+            self._go_back_to(self._rollout)
+        now = self.model.num_timesteps
+        here = self.run.checkpoint_state(now) if now in self.run.checkpoint_steps() else {}
+        if now and not (here.get("resumable") and here.get("scheduled")):
+            self.save(scheduled=False)
+
+    def _where_it_is(self) -> _RolloutStart:
+        model = self.model
+        infos = list(model.ep_info_buffer or ()), list(model.ep_success_buffer or ())
+        return _RolloutStart(model.num_timesteps, self._statistics(), *infos, list(self._window))
+
+    def _go_back_to(self, start: _RolloutStart) -> None:
+        model: Any = self.model
+        model.num_timesteps = start.timesteps
+        normalizer = find_normalizer(model.env)
+        if normalizer is not None and start.statistics is not None:
+            set_statistics(normalizer, start.statistics)
+        for buffer, items in (
+            (model.ep_info_buffer, start.episodes),
+            (model.ep_success_buffer, start.successes),
+            (self._window, start.window),
+        ):
+            buffer.clear()
+            buffer.extend(items)
 
     def cut(self, timesteps: int) -> None:
         """Build the envs anew and seed every generator, from the run's seed and ``timesteps``."""
@@ -202,7 +264,7 @@ class Boundary(BaseCallback):
         """Begin where the checkpoint was saved: inside the boundary that was interrupted, or after it."""
         now = self.model.num_timesteps
         self._restore(checkpoint)
-        if self._visited < now and self._visit():
+        if self._is_in_boundary and self._visit():
             return
         if self.ended_by:
             return
@@ -213,7 +275,7 @@ class Boundary(BaseCallback):
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         # learn() has reset the envs by now, which moved the statistics that were loaded.
-        normalizer = find_normalizer(self.model.env) if self.model.env is not None else None
+        normalizer = find_normalizer(self.model.env)
         if normalizer is not None and checkpoint.statistics is not None:
             set_statistics(normalizer, checkpoint.statistics)
         set_pending_values(self.logger, checkpoint.state["session"]["logged"])
@@ -265,7 +327,7 @@ class Boundary(BaseCallback):
 
     def _statistics(self) -> Statistics | None:
         """The normalization statistics of this moment."""
-        normalizer = find_normalizer(self.model.env) if self.model.env is not None else None
+        normalizer = find_normalizer(self.model.env)
         return get_statistics(normalizer) if normalizer is not None else None
 
     def _goal_reached(self) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rlrun.algorithms.schedules import is_schedule_form, parse_schedule
-from rlrun.config.classes import make_importable
 from rlrun.config.loading import Override, dotted, leaves, read_source
 from rlrun.config.schema import Config
 from rlrun.errors import UsageError
@@ -22,6 +21,11 @@ from rlrun.training.plan import make_plan
 
 # What may change in the middle of a run; anything else would be another agent in another env.
 _CHANGEABLE = ("hyperparameters", "evaluation", "checkpoint", "video", "early_stop", "trackers", "log_every", "env.vec")
+# The agent and what it remembers: a checkpoint's weights and replay buffer fit no others.
+_FIXED = (
+    *("policy", "policy_kwargs", "use_sde", "buffer_size", "replay_buffer_class", "replay_buffer_kwargs"),
+    "optimize_memory_usage",
+)
 _ANY_TIME = ("threads", "device", "max_time")
 
 
@@ -58,30 +62,51 @@ class Wishes:
         return self.total_timesteps > done
 
 
-def prepare(run: RunDirectory, wishes: Wishes, say: Callable[[str], None]) -> tuple[Config, Checkpoint | None]:
-    """Make a run ready to go on; whatever is wrong is said before anything of it is changed.
+@dataclass(frozen=True)
+class Continuation:
+    """How a run goes on; nothing of the run has been changed for it yet.
 
-    :return: the config from here on, and the checkpoint to go on from; None: from the beginning
+    :ivar config: from here on
+    :ivar checkpoint: to go on from; None: from the beginning
+    """
+
+    run: RunDirectory
+    before: Config
+    config: Config
+    checkpoint: Checkpoint | None
+    is_reopened: bool
+
+    def begin(self, say: Callable[[str], None]) -> None:
+        """Make the run what it was at the checkpoint, and write down what changes."""
+        run, checkpoint = self.run, self.checkpoint
+        if self.is_reopened and checkpoint is not None:
+            run.update_manifest({"reopened_at": checkpoint.timesteps})
+        remove_leftovers(run)
+        forget_after(run, checkpoint)
+        changes = _differences(self.before, self.config)
+        if changes:
+            was_own = is_own(run)
+            write_whole(run.path / CONFIG, to_yaml(self.config.model_dump(by_alias=True)))
+            if was_own:
+                sign(run)
+        _note(run, checkpoint, changes, say)
+
+
+def prepare(run: RunDirectory, wishes: Wishes, import_paths: Sequence[str], say: Callable[[str], None]) -> Continuation:
+    """Find out from where and with what config a run goes on.
+
+    :param import_paths: folders that it may import from
+    :raises UsageError: when it cannot
     """
     before = run.config()
     checkpoint = _choose(run, wishes, say)
     done = checkpoint.timesteps if checkpoint else 0
-    config = _changed(run, before, wishes, checkpoint)
+    config = _changed(run, before, wishes, checkpoint, import_paths)
     # A process may have died between reopening a finished run and its next checkpoint.
     reopens = wishes.total_timesteps is not None or run.manifest().get("reopened_at") == done
     if checkpoint is not None and checkpoint.state["session"]["ended_by"] and config.total_timesteps > done and reopens:
-        checkpoint = _reopened(run, checkpoint, config)
-        run.update_manifest({"reopened_at": done})
-    remove_leftovers(run)
-    forget_after(run, checkpoint)
-    changes = _differences(before, config)
-    if changes:
-        was_own = is_own(run)
-        write_whole(run.path / CONFIG, to_yaml(config.model_dump(by_alias=True)))
-        if was_own:
-            sign(run)
-    _note(run, checkpoint, changes, say)
-    return config.model_copy(update={"max_time": wishes.max_time or config.max_time}), checkpoint
+        return Continuation(run, before, config, _reopened(run, checkpoint, config), is_reopened=True)
+    return Continuation(run, before, config, checkpoint, is_reopened=False)
 
 
 def _choose(run: RunDirectory, wishes: Wishes, say: Callable[[str], None]) -> Checkpoint | None:
@@ -90,28 +115,35 @@ def _choose(run: RunDirectory, wishes: Wishes, say: Callable[[str], None]) -> Ch
         say(f"warning: {sentence} An older one is used.")
     if checkpoint is None and passed_over:
         raise UsageError(f"The run {run.name} has no whole checkpoint. {' '.join(passed_over)}", "Train it anew.")
-    if checkpoint is None:
+    done, newest = checkpoint.timesteps if checkpoint else 0, max(run.checkpoint_steps(), default=0)
+    if wishes.exact and newest > done:
+        where = f"{done:,} timesteps" if checkpoint else "the beginning, because no checkpoint was scheduled before"
+        say(f"Going back to {where}; {newest - done:,} timesteps are trained again.")
+    elif checkpoint is None:
         say(f"The run {run.name} has no checkpoint yet, so it starts from the beginning.")
-    elif wishes.exact:
-        newest = max(run.checkpoint_steps())
-        if newest > checkpoint.timesteps:
-            redone = newest - checkpoint.timesteps
-            say(f"Going back to {checkpoint.timesteps:,} timesteps; {redone:,} are trained again.")
+    elif not checkpoint.state["scheduled"]:
+        say(f"Going on from {done:,} timesteps, where an interruption saved it: the envs are restarted there.")
+    else:
+        say(f"Going on from {done:,} timesteps.")
     return checkpoint
 
 
-def _changed(run: RunDirectory, config: Config, wishes: Wishes, checkpoint: Checkpoint | None) -> Config:
+def _changed(
+    run: RunDirectory, config: Config, wishes: Wishes, checkpoint: Checkpoint | None, import_paths: Sequence[str]
+) -> Config:
     """The run's config with what the user wants changed, checked in full."""
     for override in wishes.overrides:
+        if any(f"{override.key}.".startswith(f"hyperparameters.{name}.") for name in _FIXED):
+            raise _other_agent(override.key)
         if not any(f"{override.key}.".startswith(f"{key}.") for key in (*_CHANGEABLE, *_ANY_TIME)):
             message = f'"{override.key}" cannot be changed in the middle of a run.'
             raise UsageError(message, f"What can: {', '.join((*_CHANGEABLE, *_ANY_TIME))}; for the budget --timesteps.")
     if wishes.overrides:
-        make_importable(run.manifest().get("import_paths", ()))
         # What the run started from may be gone by now. What it goes on from must fit the changes.
         weights = str(checkpoint.model_path) if checkpoint else None
         given = [*wishes.overrides, Override("init_from", weights, "")]
-        planned = make_plan(read_source(run.path / CONFIG, given)).config
+        planned = make_plan(read_source(run.path / CONFIG, given), import_paths=import_paths).config
+        _require_same_agent(config, planned)
         config = planned.model_copy(update={"init_from": config.init_from})
     total, done = wishes.total_timesteps, checkpoint.timesteps if checkpoint else 0
     if total is None or total == config.total_timesteps:
@@ -122,6 +154,17 @@ def _changed(run: RunDirectory, config: Config, wishes: Wishes, checkpoint: Chec
     horizon = config.schedule_timesteps or config.total_timesteps
     _require_learning(config, horizon)
     return config.model_copy(update={"total_timesteps": total, "schedule_timesteps": horizon})
+
+
+def _require_same_agent(before: Config, now: Config) -> None:
+    for name in _FIXED:
+        if before.hyperparameters.get(name) != now.hyperparameters.get(name):
+            raise _other_agent(f"hyperparameters.{name}")
+
+
+def _other_agent(key: str) -> UsageError:
+    message = f'"{key}" cannot be changed in the middle of a run: its checkpoints would no longer fit.'
+    return UsageError(message, "For a new run from these weights: rlrun train --init RUN")
 
 
 def _require_learning(config: Config, horizon: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,15 +70,21 @@ class Plan:
         return "default" if _value_at(self.config.model_dump(by_alias=True), path) == default else "derived"
 
 
-def make_plan(source: Source, probe_env: bool = True, run_dir: Path = Path("runs")) -> Plan:
+def make_plan(
+    source: Source,
+    probe_env: bool = True,
+    run_dir: Path = Path("runs"),
+    import_paths: Sequence[str] | None = None,
+) -> Plan:
     """Check a config in full.
 
     :param run_dir: where the run that ``init_from`` names is looked for
+    :param import_paths: folders to import from; None: the current one and the config's own
     :param probe_env: build the env once, to check against its spaces; without, the resolved config may be incomplete
     :raises ConfigError: with every problem found
     """
-    import_paths = user_folders(source.path)
-    make_importable(import_paths)
+    paths = user_folders(source.path) if import_paths is None else tuple(import_paths)
+    make_importable(paths)
     problems = validate(source)[1]
     env_is_sound = not any(problem.path.partition(".")[0] == "env" for problem in problems)
     config = sound_part(source)  # the whole config, unless it has problems
@@ -86,7 +92,7 @@ def make_plan(source: Source, probe_env: bool = True, run_dir: Path = Path("runs
     problems += found
     algorithm, unknown = _algorithm(source)
     problems += unknown
-    facts, venv, found = probe(source, config, import_paths) if probe_env else (None, None, [])
+    facts, venv, found = probe(source, config, paths) if probe_env else (None, None, [])
     problems += found
     facts = facts if env_is_sound and not unknown else None
     problems += [*_callbacks(source, config), *check_trackers(source, config)]
@@ -101,7 +107,7 @@ def make_plan(source: Source, probe_env: bool = True, run_dir: Path = Path("runs
     if problems or algorithm is None:
         raise ConfigError(sorted(problems, key=_order(source)))
     whole, notes = resolved(config, algorithm, facts)
-    return Plan(whole, source, algorithm, import_paths, tuple(warnings), tuple(notes), facts)
+    return Plan(whole, source, algorithm, paths, tuple(warnings), tuple(notes), facts)
 
 
 def _check_keywords(

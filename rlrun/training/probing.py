@@ -38,7 +38,7 @@ def probe(
     with single:
         if problems := _normalized_keys(source, config, single):
             return None, None, problems
-        problems = _atari_frame_skip(source, env, single)
+        problems = [*_atari_frame_skip(source, env, single), *_statistics_of_their_own(source, env, single)]
         steps = max_episode_steps(single)
         masks = single.has_wrapper_attr("action_masks")
     try:
@@ -87,6 +87,18 @@ def _env_path(config: Config, error: UsageError) -> KeyPath:
         if is_only_one or f'has no keyword "{name}"' in error.message or "takes no keyword" in error.message:
             return ("env", "kwargs", name)
     return ("env", "kwargs") if "keyword" in error.message else ("env", "id")
+
+
+def _statistics_of_their_own(source: Source, env: EnvConfig, single: gym.Env[Any, Any]) -> list[Problem]:
+    """Wrappers whose statistics no checkpoint holds, and no evaluation has."""
+    layers: list[Any] = [single]
+    while isinstance(layers[-1], gym.Wrapper):
+        layers.append(layers[-1].env)
+    kinds = (gym.wrappers.NormalizeObservation, gym.wrappers.NormalizeReward)
+    found = [type(layer).__name__ for layer in layers if isinstance(layer, kinds)]
+    message = "{} keeps statistics that a checkpoint does not hold and an evaluation does not have."
+    hint = "Use `normalize: true`, whose statistics are part of every checkpoint."
+    return [source.problem(("env", "wrappers"), message.format(name), hint) for name in found]
 
 
 def _atari_frame_skip(source: Source, env: EnvConfig, single: gym.Env[Any, Any]) -> list[Problem]:

@@ -148,15 +148,17 @@ class MetricsWriter(KVWriter):
 
 
 def pending_values(logger: Logger) -> dict[str, list[Any]]:
-    """What was logged since the last row: the value and how many numbers it is the mean of, by name."""
+    """What was logged since the last row, by name: a value, of how many it is the mean, what it is kept out of."""
+    excluded = logger.name_to_excluded
     return {
-        name: [value.item() if isinstance(value, np.generic) else value, logger.name_to_count[name]]
+        name: [value.item() if isinstance(value, np.generic) else value, logger.name_to_count[name], excluded.get(name)]
         for name, value in logger.name_to_value.items()
         if isinstance(value, int | float | np.number)
     }
 
 
-def set_pending_values(logger: Logger, values: Mapping[str, Sequence[float]]) -> None:
+def set_pending_values(logger: Logger, values: Mapping[str, Sequence[Any]]) -> None:
     """Let a logger go on with what was logged before a checkpoint."""
-    for name, (value, count) in values.items():
+    for name, (value, count, excluded) in values.items():
         logger.name_to_value[name], logger.name_to_count[name] = value, int(count)
+        logger.name_to_excluded[name] = tuple(excluded or ())

@@ -19,8 +19,8 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from rlrun.algorithms.build import build_model
-from rlrun.config.classes import load_class
-from rlrun.config.schema import Config
+from rlrun.config.classes import load_class, make_importable
+from rlrun.config.schema import Config, TrackerConfig
 from rlrun.envs.recipe import EnvRecipe, RestartableVecEnv
 from rlrun.errors import Interrupted, RlrunError, UsageError
 from rlrun.runs.archive import read_tensors
@@ -33,7 +33,7 @@ from rlrun.runs.lock import RunLock, locked
 from rlrun.runs.provenance import command_line, git_state, hardware, versions
 from rlrun.runs.replay import load_replay_buffer
 from rlrun.runs.space import require_space
-from rlrun.runs.trust import sign, trusted_import_paths
+from rlrun.runs.trust import config_folder, is_own, named_code, sign, trusted_import_paths
 from rlrun.training.boundary import BUDGET, Boundary, seed_learner
 from rlrun.training.continuing import Wishes, prepare
 from rlrun.training.interruption import StopRequested, Stops, TrainingEnded
@@ -68,7 +68,9 @@ def start(plan: Plan, root: Path, name: str | None, reporter: Reporter, began: f
         parent = _initialise(session, plan.config)
         require_space(root, session.model, plan.config)
         run = RunDirectory.create(root, plan.config, name, _description(plan, parent))
-        sign(run)
+        if not sign(run) and named_code(plan.config):
+            hint = "so what it imports will not be known as yours; XDG_CONFIG_HOME may name another."
+            reporter.said(f"warning: no key can be kept in {config_folder()}, {hint}")
         with locked(run.path) as lock:
             for warning in plan.warnings:
                 reporter.said(f"warning: {warning}")
@@ -86,16 +88,32 @@ def resume(run: RunDirectory, reporter: Reporter, wishes: Wishes, began: float) 
         reporter.said(f"The run {run.name} is finished; there is nothing to resume.")
         return run
     import_paths = trusted_import_paths(run, run.config(), wishes.trust, reporter.said)
+    make_importable(import_paths)
+    is_trusted = wishes.trust or is_own(run)
     with locked(run.path, wishes.steal) as lock:
-        config, checkpoint = prepare(run, wishes, reporter.said)
+        continuation = prepare(run, wishes, import_paths, reporter.said)
+        checkpoint = continuation.checkpoint
+        config = continuation.config.model_copy(update={"max_time": wishes.max_time or continuation.config.max_time})
+        if not is_trusted:
+            config = _without_trackers(config, reporter)
         recipe = EnvRecipe.from_config(config, import_paths)
         with _session(config, recipe) as session:
             if checkpoint is None:
                 _initialise(session, config)
             else:
                 _restore(session, checkpoint)
+            continuation.begin(reporter.said)
             _train(session, run, reporter, lock, (), checkpoint, began)
     return run
+
+
+def _without_trackers(config: Config, reporter: Reporter) -> Config:
+    """A foreign run's trackers would write, and talk, to where its author wants."""
+    kept = [TrackerConfig(name="tensorboard") for tracker in config.trackers if tracker.name == "tensorboard"]
+    dropped = [tracker.name for tracker in config.trackers if tracker.name != "tensorboard"]
+    if dropped:
+        reporter.said(f"warning: the run is not known to be yours, so nothing is sent to {', '.join(dropped)}.")
+    return config.model_copy(update={"trackers": kept[:1]})
 
 
 @contextlib.contextmanager
@@ -159,9 +177,7 @@ def _train(
     boundary = Boundary(config, run, session.recipe, session.envs, files, reporter, stops, began, checkpoint)
 
     def finish(status: str, **more: Any) -> None:
-        run.update_manifest(
-            {"status": status, "timesteps": model.num_timesteps, "seconds": boundary.seconds, "process": None, **more}
-        )
+        run.update_manifest({"status": status, "timesteps": model.num_timesteps, "seconds": boundary.seconds, **more})
 
     run.update_manifest({"status": "running"})
     reporter.started(run.path, config.total_timesteps, done_before, notes)
@@ -174,8 +190,9 @@ def _train(
             finish("finished", ended_by=boundary.ended_by)
         except StopRequested as request:
             stop = request
-            boundary.save(scheduled=False)
+            boundary.save_interrupted()
             finish("interrupted" if stop.reason == "interrupted" else "paused", stopped_by=stop.reason)
+            _tell_end(session.callbacks)
         except (Exception, KeyboardInterrupt) as error:
             if lock.lost_to is None:  # else the run is no longer this process's to describe
                 finish("failed", error="".join(traceback.format_exception_only(error)).strip())
@@ -221,10 +238,17 @@ def _learn(
             reset_num_timesteps=from_start,
         )
     except TrainingEnded:
+        _tell_end(callbacks)
         return
     if model.num_timesteps < model._total_timesteps:
         ended_by = "a callback ended training"
     boundary.end(ended_by)
+
+
+def _tell_end(callbacks: list[BaseCallback]) -> None:
+    """What SB3 does where ``learn`` is not left by an exception."""
+    for callback in callbacks:
+        callback.on_training_end()
 
 
 def _in_words(error: BaseException, run: RunDirectory) -> RlrunError:

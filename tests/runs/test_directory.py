@@ -177,7 +177,7 @@ def test_a_run_that_cannot_be_furnished_is_not_there_at_all(
 
 def test_a_place_where_no_run_can_be_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"A part of the path is a file while making the run directory in"):
+    with pytest.raises(UsageError, match=r"A part of the path is a file while making the run directory at"):
         RunDirectory.create(tmp_path / "file", config())
 
 

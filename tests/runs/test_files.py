@@ -84,16 +84,16 @@ def test_a_full_disk_is_said_in_words_with_a_way_out(tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "fsync", fails(full_disk()))
     with pytest.raises(RlrunError) as raised:
         write_whole(tmp_path / "config.yaml", "algo: ppo")
-    assert raised.value.message == "The disk is full while writing config.yaml."
+    assert raised.value.message == f"The disk is full while writing {tmp_path / 'config.yaml'}."
     assert "rlrun prune" in raised.value.hint
     assert os.listdir(tmp_path) == []
 
 
 def test_writing_below_a_file_or_nowhere_is_said_in_words(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RlrunError, match=r"A part of the path is a file while writing x"):
+    with pytest.raises(RlrunError, match=r"A part of the path is a file while writing .*x"):
         write_whole(tmp_path / "file" / "x", "")
-    with pytest.raises(RlrunError, match=r"No such file or directory while writing x"):
+    with pytest.raises(RlrunError, match=r"No such file or directory while writing .*x"):
         write_whole(tmp_path / "nowhere" / "x", "")
 
 

@@ -59,6 +59,14 @@ def test_a_dead_process_of_this_machine_holds_nothing(changes: dict[str, Any], t
         assert holder_of(tmp_path) == lock.me
 
 
+def test_a_process_number_says_nothing_in_another_container(tmp_path: Path):
+    """Containers on one host may share its name, and each has a process 1."""
+    write(tmp_path, **here(pid=2**22 + 1, namespace="pid:[1]"))
+    assert holder_of(tmp_path) is not None
+    write(tmp_path, age=400, **here(namespace="pid:[1]"))
+    assert holder_of(tmp_path) is None
+
+
 def test_a_holder_on_another_machine_goes_stale_after_five_minutes(tmp_path: Path):
     assert STALE_AFTER == 300
     write(tmp_path, age=240)

@@ -37,7 +37,7 @@ def test_the_estimate_covers_what_a_run_writes_and_is_not_far_above_it(folder: P
     from rlrun.runs import space
 
     estimates = []
-    monkeypatch.setattr(space, "_gb", lambda number: estimates.append(number) or "")
+    monkeypatch.setattr(space, "size", lambda number: estimates.append(number) or "")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, -1))
     with pytest.raises(rlrun.errors.UsageError):
         rlrun.train(CONFIG, progress=False)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import dataclasses
 import json
 import os
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +54,26 @@ def found(name: str = "run") -> Run:
     return rlrun.open_run(name)
 
 
+@contextlib.contextmanager
+def at_step(timesteps: int, act: Callable[[], Any]) -> Iterator[None]:
+    """Does something at each step from so many timesteps on."""
+    step = Boundary._on_step
+
+    def on_step(self: Boundary) -> bool:
+        if self.model.num_timesteps >= timesteps:
+            act()
+        return step(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Boundary, "_on_step", on_step)
+        yield
+
+
+def state(run: Run) -> dict[str, Any]:
+    """The state of the newest checkpoint."""
+    return run.directory.checkpoint_state(run.directory.checkpoint_steps()[-1])
+
+
 def interrupted_at(timesteps: int, where: str, name: str = "run", **sections: Any) -> Run:
     """A run that got SIGTERM at its first step, or inside its first evaluation, at or after so many timesteps."""
     step, play = Boundary._on_step, boundary.evaluate
@@ -84,9 +108,10 @@ def weights(run: Run) -> dict[str, Any]:
 
 
 def test_an_interruption_saves_an_unscheduled_checkpoint_and_resuming_adds_one_cut():
-    run = interrupted_at(300, "step")
+    run = interrupted_at(350, "step")
     assert run.status == "interrupted"
     newest = run.directory.checkpoint_steps()[-1]
+    assert newest == 320  # the start of the rollout, of which nothing was learnt yet
     assert run.summary()["unscheduled"] == [newest]
     assert run.summary()["resume"] == "approximate"
     assert "unscheduled" in run.description()["checkpoints"]
@@ -99,13 +124,223 @@ def test_an_interruption_saves_an_unscheduled_checkpoint_and_resuming_adds_one_c
 
 def test_exact_goes_back_to_the_last_scheduled_checkpoint_and_says_how_much_is_redone(rlrun_command: Command):
     undisturbed = train("undisturbed")
-    run = interrupted_at(300, "step")
-    done = run.manifest["timesteps"]
+    interrupted_at(350, "step")
     outcome = rlrun_command("resume", "run", "--exact")
     assert outcome.code == 0
-    assert f"Going back to 256 timesteps; {done - 256} are trained again." in outcome.err
+    assert "Going back to 256 timesteps; 64 timesteps are trained again." in outcome.err
     assert_same(undisturbed, found())
     assert found().summary()["resume"] == "exact"
+
+
+def test_an_interruption_soon_after_a_checkpoint_costs_nothing():
+    """The rollout that is played again begins where the checkpoint is."""
+    undisturbed = train("undisturbed")
+    run = interrupted_at(300, "step")
+    assert (run.directory.checkpoint_steps()[-1], run.summary()["unscheduled"]) == (256, [])
+    assert_same(undisturbed, run.resume(progress=False))
+    assert run.summary()["resume"] == "exact"
+
+
+def test_off_policy_an_interruption_between_boundaries_is_none():
+    """At 130 timesteps a checkpoint would be due, if it were a boundary."""
+    dqn = {"learning_starts": 50, "buffer_size": 400, "train_freq": 100}
+    changes = {"algo": "dqn", "env": {"id": "CartPole-v1"}, "hyperparameters": dqn, "checkpoint": {"every": 110}}
+    run = interrupted_at(130, "step", **changes, evaluation={"every": 110, "episodes": 2})
+    assert run.directory.checkpoint_steps() == [130]
+    resumed = run.resume(progress=False)
+    assert resumed.summary()["extra_cuts"] == [130]
+    assert resumed.summary()["resume"] == "approximate"
+    with (run.path / "evaluations.csv").open(newline="") as stream:
+        assert "130" not in {row["timesteps"] for row in csv.DictReader(stream)}
+
+
+def test_a_run_that_is_interrupted_again_and_again_learns_as_often():
+    changes = {"hyperparameters": {"n_steps": 64, "batch_size": 64, "n_epochs": 1}, "checkpoint": {"every": 0}}
+    undisturbed = train("undisturbed", **changes)
+    run = interrupted_at(50, "step", **changes)
+    for timesteps in (150, 290, 350, 450):
+        with at_step(timesteps, lambda: os.kill(os.getpid(), signal.SIGTERM)), pytest.raises(Interrupted):
+            run.resume(progress=False)
+    run.resume(progress=False)
+    assert state(run)["learner"]["_n_updates"] == state(undisturbed)["learner"]["_n_updates"] == 4
+
+
+def test_an_interrupted_iteration_of_random_search_begins_anew():
+    run = interrupted_at(150, "step", algo="ars", hyperparameters={"n_delta": 2}, checkpoint={"every": 0})
+    assert state(run)["session"]["visited"] == state(run)["timesteps"] < 150
+    assert run.resume(progress=False).status == "finished"
+
+
+@pytest.mark.parametrize("where", ["step", "evaluation"])
+def test_with_the_default_trackers_an_interrupted_run_goes_on(where: str):
+    """TensorBoard's writer of SB3 wants to know of every value what it is kept out of."""
+    run = interrupted_at(300, where, trackers=["tensorboard"], log_every=256)
+    assert run.resume(progress=False).status == "finished"
+
+
+def test_exact_without_a_scheduled_checkpoint_says_that_everything_is_trained_again(rlrun_command: Command):
+    run = interrupted_at(70, "step")
+    done = run.manifest["timesteps"]
+    assert done == 64
+    outcome = rlrun_command("resume", "run", "--exact")
+    assert outcome.code == 0
+    assert "Going back to the beginning, because no checkpoint was scheduled before" in outcome.err
+    assert f"{done} timesteps are trained again." in outcome.err
+
+
+def test_resuming_says_from_where(rlrun_command: Command):
+    interrupted_at(350, "step")
+    outcome = rlrun_command("resume", "run")
+    assert "Going on from 320 timesteps, where an interruption saved it" in outcome.err
+
+
+def test_the_best_of_a_checkpoint_is_there_as_long_as_the_checkpoint(monkeypatch: pytest.MonkeyPatch):
+    """A better one came after the checkpoint; a run that goes back to the checkpoint has the older best again."""
+    scores = iter([10.0, 5.0, 20.0, 1.0])
+    play = boundary.evaluate
+
+    def evaluate(*arguments: Any, **options: Any) -> Any:
+        found = play(*arguments, **options)
+        return dataclasses.replace(found, returns=[next(scores)] * len(found.returns))
+
+    class Killed(BaseException):
+        pass
+
+    def dies(self: Boundary) -> bool:
+        if self.model.num_timesteps > 200:
+            raise Killed
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(boundary, "evaluate", evaluate)
+        patch.setattr(Boundary, "_on_step", dies)
+        with pytest.raises(Killed):
+            train(evaluation={"every": 64, "episodes": 1}, checkpoint={"every": 128, "keep": 1})
+    run = found()
+    assert run.directory.pointer("best") == 192
+    assert run.directory.checkpoint_steps() == [64, 128, 192]
+    run.directory.update_manifest({"status": "running"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(boundary, "evaluate", evaluate)
+        scores = iter([1.0] * 10)
+        assert run.resume(progress=False).directory.pointer("best") == 64
+
+
+def test_without_a_best_checkpoint_none_is_made_up():
+    run = train(timesteps=64)
+    (run.path / "best").unlink()
+    (run.path / "results.json").unlink(missing_ok=True)
+    assert run.end_results()["best"] is None
+    assert run.description()["best model"] == ""
+
+
+@pytest.mark.parametrize(
+    "change", [{"buffer_size": 900}, {"policy_kwargs": {"net_arch": [8]}}, {"replay_buffer_class": "NStepReplayBuffer"}]
+)
+def test_what_a_checkpoint_remembers_cannot_change_its_shape(change: dict[str, Any]):
+    dqn = {"learning_starts": 50, "buffer_size": 100, "policy_kwargs": {"net_arch": [4]}}
+    run = rlrun.train(
+        {**config(300), "algo": "dqn", "env": {"id": "CartPole-v1"}, "hyperparameters": dqn}, name="dqn", progress=False
+    )
+    before = (run.path / "config.yaml").read_bytes()
+    ((key, value),) = change.items()
+    with pytest.raises(UsageError, match=f"hyperparameters.{key}.* cannot be changed in the middle of a run"):
+        run.resume(timesteps=400, overrides={f"hyperparameters.{key}": value}, progress=False)
+    assert (run.path / "config.yaml").read_bytes() == before
+    assert run.directory.pointer("final") == 300
+
+
+def test_a_resume_that_cannot_begin_leaves_the_run_as_it_was(monkeypatch: pytest.MonkeyPatch):
+    run = train()
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    monkeypatch.setattr("rlrun.training.train.build_model", lambda *_: (_ for _ in ()).throw(UsageError("no")))
+    with pytest.raises(UsageError):
+        run.resume(timesteps=1024, progress=False)
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+OWN = """
+import gymnasium as gym, numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.torch_layers import FlattenExtractor
+
+class Walk(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+    def __init__(self): self.goal = np.random.uniform(-1, 1)
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 10
+        return np.full(2, self.goal, np.float32), {}
+    def step(self, action):
+        self.left -= 1
+        return np.full(2, self.goal, np.float32), float(action), self.left == 0, False, {}
+
+class Features(FlattenExtractor): pass
+
+class Ending(BaseCallback):
+    def _on_step(self): return True
+    def _on_training_end(self):
+        with open("ended", "a") as stream: stream.write("x")
+"""
+
+
+def own_config(vec: str) -> dict[str, Any]:
+    policy = {"features_extractor_class": "own_things:Features"}
+    return config(
+        env={"id": "own_things:Walk", "n_envs": 2, "vec": vec},
+        hyperparameters={"n_steps": 32, "batch_size": 64, "n_epochs": 1, "policy_kwargs": policy},
+        callbacks=[{"class": "own_things:Ending"}],
+    )
+
+
+@pytest.mark.parametrize("vec", ["serial", "workers"])
+def test_a_run_with_own_code_is_resumed_by_a_fresh_process_from_elsewhere(vec: str):
+    Path("own_things.py").write_text(OWN)
+    Path("c.yaml").write_text(json.dumps(own_config(vec)))
+    Path("elsewhere").mkdir()
+
+    def rlrun_in(folder: str, *arguments: str) -> None:
+        code = "import sys; from rlrun.cli import main; main()"  # no current folder on the path, as a console script
+        done = subprocess.run(
+            [sys.executable, "-P" if sys.version_info >= (3, 11) else "-s", "-c", code, *arguments],
+            **{"cwd": folder, "capture_output": True, "text": True, "check": False},
+        )
+        assert done.returncode == 0, done.stderr
+
+    rlrun_in(".", "train", "c.yaml", "--name", "run")
+    rlrun_in("elsewhere", "resume", str(found().path), "--timesteps", "640")
+    assert found().directory.pointer("final") == 640
+
+
+@pytest.mark.parametrize("vec", ["serial", "workers"])
+def test_an_env_that_draws_while_it_is_built_is_repeated_too(vec: str):
+    Path("own_things.py").write_text(OWN)
+    runs = [rlrun.train(own_config(vec), name=name, progress=False) for name in ("one", "two")]
+    assert_same(*runs)
+
+
+@pytest.mark.parametrize("end", ["early stop", "budget", "max_time"])
+def test_the_users_callbacks_are_told_of_every_end(end: str):
+    Path("own_things.py").write_text(OWN)
+    more: dict[str, Any] = {"early_stop": {"mean_return": -1.0, "window": 1}} if end == "early stop" else {}
+    more |= {"max_time": 0.3, "total_timesteps": 10**6} if end == "max_time" else {}
+    rlrun.train({**own_config("serial"), **more}, name="run", progress=False)
+    assert Path("ended").read_text() == "x"
+
+
+def test_a_run_in_progress_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(boundary, "_TELL_EVERY", 0.0)
+    told: list[int] = []
+    step = Boundary._on_step
+
+    def on_step(self: Boundary) -> bool:
+        told.append(self.run.manifest()["timesteps"])
+        return step(self)
+
+    monkeypatch.setattr(Boundary, "_on_step", on_step)
+    train(checkpoint={"every": 0})
+    assert set(told) == set(range(0, 512, 64))
 
 
 @pytest.mark.parametrize("timesteps", [256, 512])
@@ -299,7 +534,7 @@ def test_a_learning_rate_that_ended_at_zero_needs_a_new_one(rlrun_command: Comma
         (("--timesteps", "640", "--set", "env.id=Acrobot-v1"), "cannot be changed in the middle of a run"),
         (("--timesteps", "640", "--set", "seed=3"), "cannot be changed in the middle of a run"),
         (("--timesteps", "640", "--set", "hyperparameters.n_step=3"), 'Did you mean "n_steps"?'),
-        (("--timesteps", "640", "--set", "hyperparameters.policy_kwargs={net_arch: [4]}"), "do not fit"),
+        (("--timesteps", "640", "--set", "hyperparameters.policy_kwargs={net_arch: [4]}"), "would no longer fit"),
     ],
 )
 def test_changes_that_do_not_fit_leave_the_run_as_it_was(

@@ -183,6 +183,14 @@ def test_skipping_frames_twice_is_refused(wrapper: str) -> None:
     assert "skip frames again" in problem.message
 
 
+@pytest.mark.parametrize("name", ["NormalizeObservation", "NormalizeReward"])
+def test_wrappers_whose_statistics_no_checkpoint_holds_are_refused(name: str) -> None:
+    problem = problem_of(env={"id": "CartPole-v1", "wrappers": [f"gymnasium.wrappers:{name}"]})
+    assert problem.path == "env.wrappers"
+    assert f"{name} keeps statistics that a checkpoint does not hold" in problem.message
+    assert "normalize: true" in problem.hint
+
+
 def test_patience_without_evaluations_is_refused() -> None:
     problem = problem_of(early_stop={"patience": 2}, evaluation={"episodes": 0})
     assert problem.path == "early_stop.patience"
