@@ -1,4 +1,4 @@
-"""Every config through check, train, save, load, resume and evaluate in seconds: for CI pipelines.
+"""Every config through check, train, save, load, resume, evaluate and package in seconds: for CI pipelines.
 
 Each config runs in a process of its own, in a temporary folder that is removed, with its budget cut down. What is
 left as it is: the env and its wrappers, the algorithm, the policy, the normalization.
@@ -229,6 +229,8 @@ def try_config(path: Path, folder: Path) -> Case:
         exact = _resume(run, plan, weights)
         stage = "evaluate"
         run.evaluate(1)
+        stage = "package"
+        api.package(run, episodes=1, video=False)
     except ConfigError as error:
         missing = all(problem.is_missing_package for problem in error.problems)
         return Case(str(path), "skipped" if missing else "failed", f"{stage}: {error.problems[0]}")

@@ -129,7 +129,7 @@ def smoke(
     jobs: Annotated[int, typer.Option(min=1, help="Configs at the same time.")] = 1,
     json_: JsonOption = False,
 ) -> int:
-    """Every config through train, save, load, resume and evaluate in seconds: for CI."""
+    """Every config through train, save, load, resume, evaluate and package in seconds: for CI."""
     report = rlrun.smoke(configs_ or (), strict=strict, timeout=timeout, jobs=jobs, junit=junit, progress=console.note)
     if json_:
         console.print_json(report.as_dict())
