@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi
+
 from rlrun.config.loading import Override
 from rlrun.errors import UsageError
 from rlrun.evaluation.statistics import Evaluation, bootstrap_interval
@@ -19,7 +21,7 @@ from rlrun.hub.pulling import adopt, download
 from rlrun.hub.pushing import push_folder
 from rlrun.hub.qtables import FILE as QTABLE
 from rlrun.hub.qtables import read_qtable
-from rlrun.publish.package import Package, make_package
+from rlrun.publish.package import Package, make_package, read_package
 from rlrun.run import Run
 
 _FILMED = 10  # episodes at most: those of some envs are short
@@ -99,8 +101,22 @@ def push(run: Run, repo: str, *, private: bool, revision: str | None, **settings
     """Package and upload; see :func:`rlrun.push`."""
     api = writing_client(repo)
     made = package(run, None, repo=repo, **settings)
-    again = f"rlrun push {shlex.quote(str(run.path))} --repo {repo}"
-    return made, push_folder(api, made.path, repo, private=private, revision=revision, again=again)
+    return made, _upload(api, made, repo, private, revision)
+
+
+def push_package(folder: Path, repo: str, *, private: bool, revision: str | None) -> tuple[Package, str]:
+    """Upload a package as it is, with what its author has written into its card.
+
+    :raises UsageError: when another of its files was changed
+    """
+    made = read_package(folder)
+    return made, _upload(writing_client(repo), made, repo, private, revision)
+
+
+def _upload(api: HfApi, made: Package, repo: str, private: bool, revision: str | None) -> str:
+    again = ["rlrun", "push", str(made.path), "--repo", repo, *(["--private"] if private else [])]
+    again += ["--revision", revision] if revision else []
+    return push_folder(api, made.path, repo, private=private, revision=revision, again=shlex.join(again))
 
 
 def pull(repo: str, revision: str | None, run_dir: Path, name: str | None, env: str | None, algo: str | None) -> Run:

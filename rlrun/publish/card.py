@@ -59,7 +59,12 @@ class CardFacts:
     @property
     def mean_reward(self) -> str:
         """``500.00 +/- 0.00``, as the leaderboard reads it."""
-        return f"{self.result['mean_return']:.2f} +/- {self.result['std_return']:.2f}"
+        return mean_reward_of(self.result)
+
+
+def mean_reward_of(result: Mapping[str, Any]) -> str:
+    """``500.00 +/- 0.00`` of an evaluation's plain values."""
+    return f"{result['mean_return']:.2f} +/- {result['std_return']:.2f}"
 
 
 def model_file(config: Config) -> str:

@@ -12,15 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlrun.config.loading import read_source, validate
 from rlrun.envs.seeding import Stream
-from rlrun.errors import RlrunError, UsageError
+from rlrun.errors import ConfigError, RlrunError, UsageError
 from rlrun.evaluation.evaluate import episode_seeds
-from rlrun.publish.card import CURVE, MODEL_CARD, VIDEO, CardFacts, leaderboard_words, model_card, model_file
+from rlrun.publish.card import (
+    CURVE,
+    MODEL_CARD,
+    VIDEO,
+    CardFacts,
+    leaderboard_words,
+    mean_reward_of,
+    model_card,
+    model_file,
+)
 from rlrun.publish.curve import draw_curve
 from rlrun.runs.checkpoint import PICKLED_STATISTICS, STATISTICS, Checkpoint, read_checkpoint
 from rlrun.runs.directory import CONFIG, MANIFEST, STATE, RunDirectory
 from rlrun.runs.files import os_errors_in_words, rename_into_place, to_yaml, write_json
-from rlrun.runs.sums import SUMS, write_sums
+from rlrun.runs.sums import SUMS, damage_of, write_sums
 
 RESULTS, SB3_CONFIG = "results.json", "config.json"
 _PUBLIC = ("algo", "env", "seed", "timesteps", "seconds", "created", "ended_by", "versions", "extra_cuts")
@@ -74,11 +84,32 @@ def make_package(
             if logs:
                 _copy_logs(run, temporary)
             (temporary / MODEL_CARD).write_text(model_card(facts), encoding="utf-8")
-            write_sums(temporary)
+            write_sums(temporary, without=(MODEL_CARD,))  # its author may go on writing
             rename_into_place(temporary, out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return Package(out, facts.mean_reward, leaderboard_words(facts.config, result), tuple(warnings))
+
+
+def is_package(path: Path) -> bool:
+    """Whether a folder is a package that rlrun made."""
+    return all((path / name).is_file() for name in (SUMS, MODEL_CARD, CONFIG, SB3_CONFIG))
+
+
+def read_package(folder: Path) -> Package:
+    """A package that is there already; the card may have been changed by hand.
+
+    :raises UsageError: when anything else of it was
+    """
+    problem = damage_of(folder, required=(CONFIG, STATE, MANIFEST))
+    if problem:
+        raise UsageError(f"The package {folder} is not as it was made: {problem}.", "Make it anew: rlrun package RUN")
+    config, problems = validate(read_source(folder / CONFIG))
+    if config is None:
+        raise ConfigError(problems)
+    results = json.loads((folder / RESULTS).read_text())
+    result = {"mean_return": results["mean_reward"], "std_return": results["std_reward"]}
+    return Package(folder.resolve(), mean_reward_of(result), leaderboard_words(config, result), ())
 
 
 def _fill(
