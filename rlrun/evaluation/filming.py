@@ -26,7 +26,7 @@ from rlrun.evaluation.evaluate import acting, steps_of
 from rlrun.evaluation.pictures import Figures, as_filmed, checked, is_flat, with_figures
 
 FOLDER = "videos"  # of a run directory
-_FASTEST_FPS = 1000
+_FASTEST_FPS = 240
 _USUAL_FPS = 30.0  # of an env that does not say
 
 

@@ -58,6 +58,7 @@ def make_package(
     out: Path,
     *,
     repo: str | None = None,
+    revision: str | None = None,
     logs: bool = False,
     film: Callable[[Path], None] | None = None,
 ) -> Package:
@@ -66,7 +67,7 @@ def make_package(
     :param which: the checkpoint, as ``result`` names it
     :param result: its evaluation, as plain values
     :param out: the folder; one that is there already is replaced if it is a package
-    :param repo: ``user/name`` that the card's code will name
+    :param repo: ``user/name`` that the card's code will name, and the branch
     :param logs: with the CSV files and TensorBoard's
     :param film: makes the video; whatever it raises leaves the package without one
     :raises UsageError: when ``out`` is something else than a package
@@ -80,7 +81,7 @@ def make_package(
     with os_errors_in_words(f"writing {out}"):
         try:
             temporary.mkdir()
-            facts = _fill(run, checkpoint, result, temporary, repo, film, warnings)
+            facts = _fill(run, checkpoint, result, temporary, (repo, revision), film, warnings)
             if logs:
                 _copy_logs(run, temporary)
             (temporary / MODEL_CARD).write_text(model_card(facts), encoding="utf-8")
@@ -117,19 +118,20 @@ def _fill(
     checkpoint: Checkpoint,
     result: Mapping[str, Any],
     folder: Path,
-    repo: str | None,
+    target: tuple[str | None, str | None],
     film: Callable[[Path], None] | None,
     warnings: list[str],
 ) -> CardFacts:
-    config, manifest = run.config(), run.manifest()
+    # A package does not say where on the author's disk the run lay, nor what else was in its command.
+    own, manifest = run.config(), run.manifest()
+    config = own.model_copy(update={"init_from": None})
     shutil.copyfile(checkpoint.model_path, folder / model_file(config))
     for name in (PICKLED_STATISTICS, STATISTICS):
         if (checkpoint.path / name).exists():
             shutil.copyfile(checkpoint.path / name, folder / name)
     write_json(folder / STATE, {**checkpoint.state, "resumable": False, "replay_buffer": None})
     seeds = episode_seeds(config, Stream.EVALUATION, result["episodes"], None)
-    # A package does not say where on the author's disk the run lay, nor what else was in its command.
-    (folder / CONFIG).write_text(to_yaml(config.model_copy(update={"init_from": None}).model_dump(by_alias=True)))
+    (folder / CONFIG).write_text(to_yaml(config.model_dump(by_alias=True)))
     hardware = {key: (manifest.get("hardware") or {}).get(key) for key in ("system", "cpu", "cores", "gpu")}
     write_json(folder / MANIFEST, {**{key: manifest.get(key) for key in _PUBLIC}, "hardware": hardware})
     write_json(folder / RESULTS, _results(result, seeds))
@@ -146,7 +148,9 @@ def _fill(
         episode_seeds=seeds,
         versions=manifest.get("versions") or {},
         timesteps=checkpoint.timesteps,
-        repo=repo,
+        repo=target[0],
+        revision=target[1],
+        has_parent=own.init_from is not None,
         has_video=(folder / VIDEO).exists(),
         has_curve=draw_curve(run, folder / CURVE),
         has_statistics=(folder / PICKLED_STATISTICS).exists(),
@@ -171,7 +175,8 @@ def _attributes(model: Path) -> dict[str, Any]:
     """The model's attributes as SB3 saved them, without what is only there as a pickle."""
     with zipfile.ZipFile(model) as archive:
         data = json.loads(archive.read("data"))
-        data["system_info"] = archive.read("system_info.txt").decode()
+        if "system_info.txt" in archive.namelist():  # SB3 before 1.6 wrote none
+            data["system_info"] = archive.read("system_info.txt").decode()
     return {
         name: {key: item for key, item in value.items() if key != ":serialized:"} if isinstance(value, dict) else value
         for name, value in data.items()
