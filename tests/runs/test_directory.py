@@ -106,7 +106,7 @@ def test_only_one_of_several_gets_a_name(tmp_path: Path) -> None:
         thread.join()
     refused = [outcome for outcome in outcomes if isinstance(outcome, str)]
     assert len(refused) == 7
-    assert all("is there already. Add --resume to continue it, or choose another --name." in text for text in refused)
+    assert all("is there already. Choose another --name; `rlrun resume` goes on with it." in text for text in refused)
     assert os.listdir(tmp_path / "CartPole-v1" / "ppo") == ["mine"]
 
 
