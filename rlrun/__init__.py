@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         verify,
     )
     from rlrun.run import Run
+    from rlrun.seeds import resume_group, train_seeds
     from rlrun.smoketest import smoke
     from rlrun.training.zoo import ZooEntry
     from rlrun.training.zoo_import import import_zoo
@@ -59,9 +60,11 @@ __all__ = [
     "pull",
     "push",
     "resume",
+    "resume_group",
     "schema",
     "smoke",
     "train",
+    "train_seeds",
     "trust",
     "verify",
 ]
@@ -69,7 +72,9 @@ __all__ = [
 _ELSEWHERE = {
     "ZooEntry": "rlrun.training.zoo",
     "import_zoo": "rlrun.training.zoo_import",
+    "resume_group": "rlrun.seeds",
     "smoke": "rlrun.smoketest",
+    "train_seeds": "rlrun.seeds",
 }
 
 
