@@ -176,7 +176,7 @@ class _Pool:
 
     def _start(self, seed: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "rlrun.seeds", str(self._group.path), str(seed)]
-        with (self._group.path / f"s{seed}.log").open("ab") as log:
+        with _log(self._group, seed).open("ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
     def _look(self) -> None:
@@ -188,7 +188,7 @@ class _Pool:
                 continue
             del self._running[seed]
             if code and self._received is None:
-                state.state = self._outcome.failures[seed] = _reason(self._group.path / f"s{seed}.log", code)
+                state.state = self._outcome.failures[seed] = _reason(_log(self._group, seed), code)
         budget = int(self._group.values["total_timesteps"])
         self._reporter.changed([self._states[seed] for seed in self._group.seeds], budget)
 
@@ -223,6 +223,13 @@ def _state_of(group: Group, seed: int) -> SeedState:
     evaluation = last_evaluation(directory.path)
     mean = manifest.get("mean_return", evaluation["mean_return"] if evaluation else None)
     return SeedState(seed, run.status, int(manifest.get("timesteps") or 0), mean)
+
+
+def _log(group: Group, seed: int) -> Path:
+    """Where a process's output goes."""
+    folder = group.path / "logs"
+    folder.mkdir(exist_ok=True)
+    return folder / f"s{seed}.txt"
 
 
 def _reason(log: Path, code: int) -> str:

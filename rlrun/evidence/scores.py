@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,9 @@ def _once(runs: Sequence[Seed]) -> tuple[Seed, ...]:
 
 
 def _found(pattern: str, root: Path) -> list[Seed]:
-    paths = sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]
+    paths = [pattern]
+    if glob.has_magic(pattern):  # a folder of runs may hold files of other kinds too
+        paths = [path for path in sorted(glob.glob(pattern)) if os.path.isdir(path) or path.endswith("monitor.csv")]
     if not paths:
         raise UsageError(f"Nothing fits {pattern}.", "`rlrun runs` lists the runs.")
     return [seed for path in paths for seed in _read(path, root)]
@@ -181,18 +184,17 @@ def _by_config(runs: Sequence[Seed]) -> list[Seeds]:
 
 def _names(firsts: Sequence[Seed]) -> list[str]:
     """Algorithm and env, and where that is not enough the settings that differ."""
-    names = [_name(first) for first in firsts]
-    for index, first in enumerate(firsts):
-        twins = [
-            other for other, name in zip(firsts, names, strict=True) if name == _name(first) and other is not first
-        ]
-        if not twins:
-            continue
-        keys = sorted(
-            {k for t in twins for k in {**t.config, **first.config} if t.config.get(k) != first.config.get(k)}
-        )
-        names[index] = f"{_name(first)} {', '.join(f'{k}={first.config.get(k)}' for k in keys[:3])}"
-    return names
+    return [_name_among(first, [other for other in firsts if _name(other) == _name(first)]) for first in firsts]
+
+
+def _name_among(run: Seed, twins: Sequence[Seed]) -> str:
+    keys = sorted({key for twin in twins for key in {**twin.config, **run.config} if _differs(run, twin, key)})
+    settings = ", ".join(f"{key}={run.config.get(key, 'default')}" for key in keys[:3])
+    return f"{_name(run)} {settings}".strip()
+
+
+def _differs(one: Seed, other: Seed, key: str) -> bool:
+    return bool(one.config.get(key) != other.config.get(key))
 
 
 def _name(run: Seed) -> str:
