@@ -220,13 +220,17 @@ def push(
 ) -> tuple[Package, str]:
     """Package a run and put it on the Hugging Face Hub, in one commit.
 
+    :param run: or the folder of a package, which is pushed as it is
     :param repo: ``user/name``; made if it is not there
     :return: the package, and the commit's address
     :raises UsageError: without a token that may write; before anything is made
     :raises RlrunError: when it fails; the repository is as before, and the package stays
     """
     from rlrun.hub import publishing
+    from rlrun.publish.package import is_package
 
+    if not isinstance(run, Run) and is_package(Path(run)):
+        return publishing.push_package(Path(run), repo, private=private, revision=revision)
     return publishing.push(
         open_run(run, run_dir=run_dir),
         repo,

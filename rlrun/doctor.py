@@ -179,7 +179,9 @@ def _bundled_ffmpeg() -> Finding:
     words = _first_line(path, "-version")
     if words:
         return Finding(name, OK, words, needed=True)
-    return Finding(name, MISSING, f"{path} does not run.", install_hint(""), needed=True)
+    variable = "IMAGEIO_FFMPEG_EXE"
+    advice = f"Unset {variable}, or let it name an ffmpeg." if variable in os.environ else install_hint("")
+    return Finding(name, MISSING, f"{path} does not run.", advice, needed=True)
 
 
 def _tool(name: str, command: str, argument: str, advice: str) -> Finding:
@@ -292,7 +294,12 @@ def _gl(name: str, found: dict[str, Any]) -> Finding:
 
 def _endpoint(found: dict[str, Any]) -> Finding:
     given = urlsplit(os.environ.get("HF_ENDPOINT") or HUB)
-    address = f"{given.scheme}://{given.hostname}"  # without what may stand before an @
+    if not given.hostname:
+        return Finding("Hub", WARNING, "HF_ENDPOINT is no http address.", "Unset it, or set it to one.")
+    port = f":{given.netloc.rpartition(':')[2]}" if re.search(r":\d+$", given.netloc) else ""
+    address = f"{given.scheme}://{given.hostname}{port}"  # without what may stand before an @
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return Finding("Hub", WARNING, f"{address}: HF_HUB_OFFLINE is set.", "To push and pull, unset it.")
     if "error" not in found:
         return Finding("Hub", OK, f"{address}: {found['detail']}")
     advice = "Training needs no network; to push and pull, see to the network, a proxy, or HF_ENDPOINT."

@@ -49,7 +49,7 @@ def test_the_real_thing_shows_no_token(rlrun_command: Callable[..., Any], monkey
     assert SECRET not in outcome.out + outcome.err
     found = {f["name"]: f for f in report["findings"]}
     assert found["Hub token"]["detail"] == "present in $HF_TOKEN"
-    assert found["Hub"]["detail"] == "http://127.0.0.1 cannot be reached (the connection is refused)."
+    assert found["Hub"]["detail"] == "http://127.0.0.1:9 cannot be reached (the connection is refused)."
     assert found["classic control envs"]["state"] == found["Atari envs"]["state"] == "ok"
     assert {"EGL", "OSMesa", "GLX", "GPU", "git", "disk", "settings", "display", "cores", "memory"} <= set(found)
     for one in report["findings"]:

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -21,8 +22,9 @@ from conftest import Outcome
 from hub_server import TOKEN, Hub, serving
 
 import rlrun
+from rlrun.hub.claims import Claim, agrees, is_same_task
 from rlrun.run import Run
-from rlrun.runs.sums import SUMS, write_sums
+from rlrun.runs.sums import write_sums
 
 Command = Callable[..., Outcome]
 
@@ -85,16 +87,6 @@ def test_what_was_pushed_is_pulled_and_evaluates_to_the_last_digit(
     assert again.code == 0
 
 
-def with_sums(files: dict[str, bytes], folder: Path) -> dict[str, bytes]:
-    """A package's files after a change by someone who knows how hashes are written."""
-    folder.mkdir()
-    for name, content in files.items():
-        if name not in (SUMS, ".gitattributes"):
-            (folder / name).write_bytes(content)
-    write_sums(folder)
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 def test_verify_tells_a_card_that_holds_from_one_that_claims_more(hub: Hub, rlrun_command: Command):
     train()
     assert push(rlrun_command).code == 0
@@ -109,12 +101,14 @@ def test_verify_tells_a_card_that_holds_from_one_that_claims_more(hub: Hub, rlru
     boasting = {**files, "README.md": card.replace(found[0], more).encode()}
     hub.put("bob/boaster", boasting)
     outcome = rlrun_command("verify", "bob/boaster", "--episodes", "30")
-    assert (outcome.code, "README.md does not have its hash" in outcome.err) == (2, True)
-    hub.put("bob/boaster", with_sums(boasting, Path("boasting")))
-    outcome = rlrun_command("verify", "bob/boaster", "--episodes", "30")
     assert outcome.code == 1
     assert outcome.out.startswith(f"claimed {float(found[1]) + 20:.2f}")
     assert outcome.out.strip().endswith(": NOT consistent")
+    hub.put("bob/mistaken", {**files, "README.md": card.replace("CartPole-v1", "LunarLander-v3").encode()})
+    outcome = rlrun_command("verify", "bob/mistaken", "--episodes", "30")
+    assert outcome.code == 1
+    assert "on LunarLander-v3; measured" in outcome.out
+    assert outcome.out.strip().endswith("episodes of CartPole-v1: NOT consistent")
     package = Path("runs/CartPole-v1/a2c/run/package")
     local = rlrun_command("verify", str(package), "--json")
     assert local.code == 0
@@ -160,7 +154,9 @@ def test_the_cards_code_runs_where_rlrun_is_not_installed(normalize: bool, hub: 
     )
     assert done.returncode == 0, done.stderr
     mean = float(done.stdout.strip().strip("()").split(",")[0].replace("np.float64(", "").strip(")"))
-    assert np.isfinite(mean)
+    claimed = re.search(r"value: (-?[\d.]+) \+/- ([\d.]+)", card)
+    assert claimed
+    assert abs(mean - float(claimed[1])) <= 4 * float(claimed[2]) + 5, (mean, claimed[0])  # five episodes each
 
 
 # -- what may go wrong
@@ -267,6 +263,96 @@ def test_a_public_repository_is_not_private_because_one_asks_for_it(hub: Hub, rl
     assert hub.repositories["ada/agent"].files("main")[1] == {"README.md": b"before"}
 
 
+def test_the_command_after_a_failed_push_keeps_every_flag(hub: Hub, rlrun_command: Command):
+    train()
+    hub.failures["POST .*/commit/"] = 403
+    outcome = push(rlrun_command, "--private", "--revision", "v2")
+    again = re.search(r"again: rlrun (.*)", " ".join(outcome.err.split()))
+    assert again, outcome.err
+    hub.failures.clear()
+    assert rlrun_command(*shlex.split(again[1])).code == 0
+    assert hub.repositories["ada/agent"].private
+    assert "config.yaml" in hub.repositories["ada/agent"].files("v2")[1]
+
+
+def test_the_card_of_a_branch_loads_from_the_branch(hub: Hub, rlrun_command: Command):
+    train()
+    assert push(rlrun_command, "--revision", "v2").code == 0
+    card = hub.repositories["ada/agent"].files("v2")[1]["README.md"].decode()
+    assert "rlrun pull ada/agent --revision v2" in card
+    assert 'hf_hub_download("ada/agent", "a2c-CartPole-v1.zip", revision="v2")' in card
+
+
+def test_a_list_of_seeds_is_evaluated_whole_and_the_cards_commands_fit_it(hub: Hub, rlrun_command: Command):
+    settings = {"algo": "a2c", "env": {"id": "CartPole-v1"}, "total_timesteps": 100, "hyperparameters": {}}
+    rlrun.train({**settings, "evaluation": {"seeds": [1, 2, 3]}, "trackers": []}, name="run", progress=False)
+    outcome = rlrun_command("package", "run", "--no-video")
+    assert outcome.code == 0, outcome.err
+    card = Path("runs/CartPole-v1/a2c/run/package/README.md").read_text()
+    commands = re.findall(r"^rlrun (eval .*)$", card, re.MULTILINE)
+    assert len(commands) == 2
+    assert all(rlrun_command(*shlex.split(command)).code == 0 for command in commands)
+
+
+def test_files_of_ones_own_stay_in_the_repository(hub: Hub, rlrun_command: Command):
+    train()
+    hub.put("ada/agent", {"data.zip": b"mine", "ppo-Old-v1.zip": b"old"})
+    assert push(rlrun_command).code == 0
+    files = hub.repositories["ada/agent"].files("main")[1]
+    assert (files["data.zip"], "ppo-Old-v1.zip" in files) == (b"mine", False)
+
+
+def test_stochastic_actions_of_someone_elses_are_kept(hub: Hub, rlrun_command: Command, folder: Path):
+    files = hub_layout(folder)
+    results = {**json.loads(files["results.json"]), "is_deterministic": False}
+    hub.put("bob/ppo", {**files, "results.json": json.dumps(results).encode()})
+    assert rlrun_command("pull", "bob/ppo", "--name", "bobs").code == 0
+    assert rlrun.open_run("bobs").config.evaluation.deterministic is False
+
+
+def test_a_card_says_that_training_began_from_other_weights_and_not_where_they_lay(hub: Hub, rlrun_command: Command):
+    parent = train()
+    rlrun.train(parent.path / "config.yaml", overrides={"init_from": str(parent.path)}, name="child", progress=False)
+    assert rlrun_command("package", "child", "--no-video", "--episodes", "5").code == 0
+    package = Path("runs/CartPole-v1/a2c/child/package")
+    assert "Training began from other weights" in (package / "README.md").read_text()
+    for file in ("README.md", "config.yaml", "manifest.json"):
+        assert str(parent.path) not in (package / file).read_text()
+
+
+@pytest.mark.parametrize(
+    ("claim", "consistent"),
+    [
+        ((100.0, 20.0, 10), True),
+        ((400.0, 20.0, 10), False),
+        ((400.0, 2000.0, 10), False),  # a deviation that would agree with anything
+        ((112.0, 20.0, 100), True),
+        ((100.0, 0.0, 10), False),
+        ((140.0, 0.0, 1), True),
+        ((260.0, 5.0, 1), False),
+    ],
+)
+def test_claims_and_measurements(claim: tuple[float, float, int], consistent: bool):
+    returns = np.random.default_rng(0).normal(105, 20, 50)
+    assert agrees(Claim(*claim, None), returns.tolist()) is consistent
+
+
+@pytest.mark.parametrize(
+    ("claimed", "played", "same"),
+    [
+        (None, "CartPole-v1", True),
+        ("CartPole-v1", "CartPole-v1", True),
+        ("LunarLander-v2", "LunarLander-v3", True),
+        ("FrozenLake-v1-4x4-no_slippery", "FrozenLake-v1", True),
+        ("LunarLander-v3", "CartPole-v1", False),
+        ("LunarLanderContinuous-v3", "LunarLander-v3", False),
+        ("Walk", "own:Walk", True),
+    ],
+)
+def test_a_card_is_about_the_env_that_is_played(claimed: str | None, played: str, same: bool):
+    assert is_same_task(claimed, played) is same
+
+
 def test_private_and_revision(hub: Hub, rlrun_command: Command, monkeypatch: pytest.MonkeyPatch):
     train()
     assert push(rlrun_command, "--private", "--revision", "v2").code == 0
@@ -295,6 +381,40 @@ def test_a_repository_that_is_not_there_is_one_sentence(repo: str, hub: Hub, rlr
     assert outcome.code == 2
     assert "Traceback" not in outcome.err
     assert not Path("runs").exists()
+
+
+def test_a_card_that_its_author_went_on_writing_is_no_damage(hub: Hub, rlrun_command: Command):
+    train()
+    assert push(rlrun_command).code == 0
+    files = hub.repositories["ada/agent"].files("main")[1]
+    hub.put("ada/agent", {**files, "README.md": files["README.md"] + b"\nThanks to my cat.\n"})
+    assert rlrun_command("pull", "ada/agent", "--run-dir", "new").code == 0
+    assert rlrun_command("verify", "ada/agent").code == 0
+
+
+def test_a_package_with_words_of_ones_own_is_pushed_as_it_is(hub: Hub, rlrun_command: Command):
+    train()
+    assert rlrun_command("package", "run", "--no-video", "--episodes", "5").code == 0
+    package = Path("runs/CartPole-v1/a2c/run/package")
+    card = package / "README.md"
+    card.write_text(card.read_text() + "\nThanks to my cat.\n")
+    outcome = rlrun_command("push", str(package), "--repo", "ada/agent")
+    assert outcome.code == 0, outcome.err
+    files = hub.repositories["ada/agent"].files("main")[1]
+    assert files["README.md"].endswith(b"Thanks to my cat.\n")
+    (package / "config.yaml").write_text("algo: ppo\n")
+    refused = rlrun_command("push", str(package), "--repo", "ada/agent")
+    assert (refused.code, "config.yaml does not have its hash" in refused.err) == (2, True)
+    for flag in ("--episodes", "--checkpoint"):
+        assert rlrun_command("push", str(package), "--repo", "ada/agent", flag, "5").code == 2
+
+
+def test_a_pulled_run_trains_again_by_its_folder(hub: Hub, rlrun_command: Command):
+    train()
+    assert push(rlrun_command).code == 0
+    assert rlrun_command("pull", "ada/agent", "--name", "theirs").code == 0
+    outcome = rlrun_command("train", "runs/CartPole-v1/a2c/theirs", "--name", "again", "--timesteps", "100")
+    assert outcome.code == 0, outcome.err
 
 
 @pytest.mark.parametrize("name", ["a2c-CartPole-v1.zip", "config.yaml", "state.json"])
@@ -415,6 +535,14 @@ def test_a_q_table_is_verified_without_unpickling_freely(hub: Hub, rlrun_command
     hub.put("bob/q", {"q-learning.pkl": pickle.dumps(saved), "README.md": card.encode()})
     outcome = rlrun_command("verify", "bob/q")
     assert outcome.code == 0, outcome.err + outcome.out
+    theirs = {**saved, "env_id": "evil_module:Evil-v0"}
+    Path("evil_module.py").write_text("open('touched', 'w')")
+    hub.put("eve/named", {"q-learning.pkl": pickle.dumps(theirs), "README.md": card.encode()})
+    outcome = rlrun_command("verify", "eve/named")
+    assert (outcome.code, "names a module to import: evil_module:Evil-v0" in outcome.err) == (2, True)
+    slippery = {**saved, "slippery": True}
+    hub.put("bob/slippery", {"q-learning.pkl": pickle.dumps(slippery), "README.md": card.encode()})
+    assert rlrun_command("verify", "bob/slippery").code == 1  # the table says that its ice was slippery
     hostile = b"cposix\nsystem\n(S'touch touched'\ntR."
     hub.put("eve/q", {"q-learning.pkl": hostile, "README.md": card.encode()})
     outcome = rlrun_command("verify", "eve/q")

@@ -11,6 +11,7 @@ import rlrun
 from rlrun import console
 from rlrun.cli.app import app
 from rlrun.cli.flags import RUNS, CheckpointOption, JsonOption, RunArgument, RunDirOption, TrustOption, positive
+from rlrun.errors import UsageError
 
 EpisodesOption = Annotated[
     int, typer.Option(parser=positive, metavar="<int>", help="Number of episodes that the card's figures come from.")
@@ -70,21 +71,27 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option(help="A branch; made if it is not there.")] = None,
     checkpoint: CheckpointOption = None,
-    episodes: EpisodesOption = 100,
+    episodes: Annotated[
+        int | None, typer.Option(parser=positive, metavar="<int>", help="Of the card's figures; default: 100.")
+    ] = None,
     logs: LogsOption = False,
     no_video: NoVideoOption = False,
     trust_: TrustOption = False,
     run_dir: RunDirOption = RUNS,
     json_: JsonOption = False,
 ) -> None:
-    """Package a run and put it on the Hugging Face Hub, in one commit or not at all."""
+    """Package a run (or take a package) and put it on the Hugging Face Hub, in one commit or not at all."""
+    from rlrun.publish.package import is_package
+
+    if is_package(Path(run)) and (checkpoint or episodes or logs or no_video):
+        raise UsageError(f"{run} is a package already, and pushed as it is.", "Name the run to make another.")
     made, commit = rlrun.push(
         run,
         repo,
         private=private,
         revision=revision,
         checkpoint=checkpoint,
-        episodes=episodes,
+        episodes=episodes or 100,
         logs=logs,
         video=not no_video,
         run_dir=run_dir,

@@ -61,6 +61,8 @@ def find_config(name: str | Path) -> Path:
     :raises UsageError: when there is neither
     """
     path = Path(name)
+    if os.path.isfile(path / "config.yaml"):  # a run directory
+        return path / "config.yaml"
     if os.path.exists(path) or path.suffix in (".yaml", ".yml"):
         return path
     text = str(name)

@@ -172,6 +172,8 @@ class EnvRecipe:
         check_registered(name)
         with c_output_discarded(family.prints):
             env = _constructed(env_id, partial(gym.make, name, **kwargs), role)
+        if family.prints:
+            env = _QuietResets(env)
         chosen = self.env.seed_every_reset
         return env, family.seed_every_reset if chosen is None else chosen
 
@@ -185,6 +187,15 @@ class EnvRecipe:
         overridden = KNOWN[name].outside_training if name in KNOWN and role is not Role.TRAIN else {}
         settings = {**check_kwargs(cls, kwargs), **overridden}
         return _constructed(name, partial(cls, env, **settings))
+
+
+class _QuietResets(gym.Wrapper[Any, Any, Any, Any]):
+    """PyBullet starts at the first reset, and prints from C."""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """See gymnasium.Env."""
+        with c_output_discarded():
+            return self.env.reset(**kwargs)
 
 
 class Rebuildable(gym.Wrapper[Any, Any, Any, Any]):

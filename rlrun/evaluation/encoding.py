@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -32,10 +33,13 @@ def ffmpeg() -> str:
     except ImportError as error:
         message = f"A video needs imageio-ffmpeg, which cannot be imported ({error})."
         raise MissingPackage(message, install_hint("")) from None
+    hint = "Install imageio-ffmpeg again, whose wheel brings it, or name one in IMAGEIO_FFMPEG_EXE."
     try:
-        return imageio_ffmpeg.get_ffmpeg_exe()
+        path = imageio_ffmpeg.get_ffmpeg_exe()
+        if shutil.which(path) is None:
+            raise RlrunError(f"A video needs ffmpeg, and {path} is none.", hint)
+        return path
     except RuntimeError:
-        hint = "Install imageio-ffmpeg again, whose wheel brings it, or name one in IMAGEIO_FFMPEG_EXE."
         raise RlrunError("A video needs ffmpeg, and there is none.", hint) from None
 
 

@@ -26,6 +26,7 @@ from rlrun.evaluation.evaluate import acting, steps_of
 from rlrun.evaluation.pictures import Figures, as_filmed, checked, is_flat, with_figures
 
 FOLDER = "videos"  # of a run directory
+_FASTEST_FPS = 240
 _USUAL_FPS = 30.0  # of an env that does not say
 
 
@@ -51,6 +52,8 @@ class Filming:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} must be above 0, not {value}.", f"Give another, or leave {name} out.")
+        if self.fps is not None and self.fps > _FASTEST_FPS:
+            raise UsageError(f"fps must be at most {_FASTEST_FPS}, not {self.fps:g}.", "No screen shows more.")
 
 
 @dataclass(frozen=True)

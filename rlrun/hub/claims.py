@@ -16,6 +16,7 @@ from rlrun.errors import RlrunError, UsageError
 _CARD, _RESULTS = "README.md", "results.json"
 # A claim is doubted when a difference as large would come by chance less than once in a hundred times.
 _LEVEL = 0.01
+_MOST_SPREAD = 3.0
 _NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 _SCORE = re.compile(rf"({_NUMBER})\s*(?:\+/-|±)\s*({_NUMBER})")
 
@@ -96,11 +97,21 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+def is_same_task(claimed: str | None, played: str) -> bool:
+    """Whether a card is about the env that was played, in any version; ``FrozenLake-v1-4x4`` is ``FrozenLake-v1``."""
+    if claimed is None:
+        return True
+    task = re.sub(r"-v\d+$", "", played.rpartition(":")[2])
+    return re.match(rf"{re.escape(task)}(-v\d+.*)?$", claimed.rpartition(":")[2]) is not None
+
+
 def agrees(claim: Claim, returns: Sequence[float]) -> bool:
     """Whether measured returns and a claim can have the same mean.
 
-    Welch's t-test at 1 % (Welch 1947), from the claim's mean, deviation and number of episodes. A deviation of zero on
-    both sides asks for equal means, to the two decimals that a card has.
+    Welch's t-test at 1 % (Welch 1947), from the claim's mean, deviation and number of episodes; the claim of a single
+    episode is judged by the measured deviation. A deviation of zero on both sides asks for equal means, to the two
+    decimals that a card has. The claim's deviation is its author's word too: more than three times the measured one
+    counts as three times, else "400 ± 2000" would agree with anything.
     """
     from scipy.stats import ttest_ind_from_stats
 
@@ -110,7 +121,10 @@ def agrees(claim: Claim, returns: Sequence[float]) -> bool:
         return True
     if claim.std == 0 and std == 0:
         return False
+    believed = min(claim.std, _MOST_SPREAD * max(std, 0.01 * abs(mean)))
     # A card's deviation is that of the population.
-    claimed = claim.std * math.sqrt(claim.episodes / max(1, claim.episodes - 1))
-    test = ttest_ind_from_stats(claim.mean, claimed, claim.episodes, mean, std, len(returns), equal_var=False)
+    claimed = believed * math.sqrt(claim.episodes / max(1, claim.episodes - 1))
+    test = ttest_ind_from_stats(
+        claim.mean, claimed, claim.episodes, mean, std, len(returns), equal_var=claim.episodes == 1
+    )
     return bool(test.pvalue >= _LEVEL)

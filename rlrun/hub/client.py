@@ -8,7 +8,12 @@ import sys
 from collections.abc import Iterator
 
 from huggingface_hub import HfApi, get_session, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from rlrun.errors import RlrunError, UsageError
@@ -17,7 +22,11 @@ PATIENCE = 120.0  # seconds without a byte after which a request is given up
 _REASONS: dict[int, tuple[type[RlrunError], str, str]] = {
     401: (UsageError, "The Hub does not accept the token", "Log in anew: `hf auth login`, or set HF_TOKEN."),
     403: (UsageError, "The token has no right to do this", "Use a token with the role `write` for this name."),
-    404: (UsageError, "There is no such repository or revision, or it is private", "Check the name, and the token."),
+    404: (
+        UsageError,
+        "There is no such repository or revision, or it is private",
+        "Check the name (user/name), the revision, and the token.",
+    ),
     409: (RlrunError, "The Hub reports a conflict with another change", "Try again."),
     429: (RlrunError, "The Hub asks for fewer requests", "Wait a while and try again."),
 }
@@ -39,6 +48,8 @@ def hub_errors_in_words(doing: str, hint: str = "") -> Iterator[None]:
         raise UsageError(f"{' '.join(str(error).split())[:200]}", "A repository is named user/name.") from None
     except HfHubHTTPError as error:
         raise _of_status(error, doing, hint) from None
+    except OfflineModeIsEnabled:
+        raise UsageError(f"HF_HUB_OFFLINE is set, which forbids {doing}.", "Unset it.") from None
     except LocalEntryNotFoundError as error:
         raise RlrunError(f"The Hub was not reached while {doing} ({_cause(error)}).", hint or "Try again.") from None
     except Exception as error:  # the HTTP library under the client is not part of its interface

@@ -10,20 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi
+
 from rlrun.config.loading import Override
+from rlrun.config.schema import EnvConfig
 from rlrun.errors import UsageError
 from rlrun.evaluation.statistics import Evaluation, bootstrap_interval
-from rlrun.hub.claims import Claim, agrees, read_claim
+from rlrun.hub.claims import Claim, agrees, is_same_task, read_claim
 from rlrun.hub.client import writing_client
 from rlrun.hub.pulling import adopt, download
 from rlrun.hub.pushing import push_folder
 from rlrun.hub.qtables import FILE as QTABLE
 from rlrun.hub.qtables import read_qtable
-from rlrun.publish.package import Package, make_package
+from rlrun.publish.package import Package, make_package, read_package
 from rlrun.run import Run
 
 _FILMED = 10  # episodes at most: those of some envs are short
 _FOLDER = "package"
+_MOST = 1_000  # episodes that a card's word makes this machine play
 _FEWEST = 20
 # Episodes are verified on seeds of our own: an author cannot have picked lucky ones.
 _OTHER_SEED = 1_000_003
@@ -33,11 +37,15 @@ _OTHER_SEED = 1_000_003
 class Verdict:
     """A claim beside a measurement.
 
-    :ivar consistent: whether both can have the same mean
+    :ivar env: in which it was measured
+    :ivar env_kwargs: of that env
+    :ivar consistent: whether both are of the same env, and can have the same mean
     """
 
     place: str
     claim: Claim
+    env: str
+    env_kwargs: dict[str, Any]
     returns: tuple[float, ...]
     seed: int
     consistent: bool
@@ -56,6 +64,8 @@ class Verdict:
             "ci95": list(interval) if interval else None,
             "episodes": len(self.returns),
             "seed": self.seed,
+            "env": self.env,
+            "env_kwargs": self.env_kwargs,
         }
         return {"place": self.place, "claimed": claimed, "measured": measured, "consistent": self.consistent}
 
@@ -63,10 +73,11 @@ class Verdict:
         interval = bootstrap_interval(self.returns)
         span = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
         word = "consistent" if self.consistent else "NOT consistent"
-        return (
-            f"claimed {self.claim.mean:.2f} ± {self.claim.std:.2f}; measured {self.mean_return:.2f}{span} "
-            f"over {len(self.returns)} episodes: {word}"
-        )
+        claimed = f"claimed {self.claim.mean:.2f} ± {self.claim.std:.2f}"
+        claimed += f" on {self.claim.env}" if self.claim.env and self.claim.env != self.env else ""
+        kwargs = "".join(f", {key}={value!r}" for key, value in self.env_kwargs.items())
+        measured = f"measured {self.mean_return:.2f}{span} over {len(self.returns)} episodes of {self.env}{kwargs}"
+        return f"{claimed}; {measured}: {word}"
 
 
 def package(
@@ -74,6 +85,7 @@ def package(
     out: Path | None,
     *,
     repo: str | None,
+    revision: str | None = None,
     checkpoint: str | int | None,
     episodes: int,
     logs: bool,
@@ -81,11 +93,15 @@ def package(
     trust: bool,
 ) -> Package:
     """Make the folder that would be pushed, in the run directory unless ``out`` says where."""
-    result = run.evaluate(episodes, checkpoint=checkpoint, trust=trust)
+    # A list of seeds in the config is what the card's figures come from, whole.
+    number = None if run.config.evaluation.seeds else episodes
+    result = run.evaluate(number, checkpoint=checkpoint, trust=trust)
     values = result.as_dict()
     film = _filming(run, values["checkpoint"], trust) if video else None
     place = out or run.path / _FOLDER
-    return make_package(run.directory, values["checkpoint"], values, place, repo=repo, logs=logs, film=film)
+    return make_package(
+        run.directory, values["checkpoint"], values, place, repo=repo, revision=revision, logs=logs, film=film
+    )
 
 
 def _filming(run: Run, checkpoint: str, trust: bool) -> Callable[[Path], None]:
@@ -98,9 +114,23 @@ def _filming(run: Run, checkpoint: str, trust: bool) -> Callable[[Path], None]:
 def push(run: Run, repo: str, *, private: bool, revision: str | None, **settings: Any) -> tuple[Package, str]:
     """Package and upload; see :func:`rlrun.push`."""
     api = writing_client(repo)
-    made = package(run, None, repo=repo, **settings)
-    again = f"rlrun push {shlex.quote(str(run.path))} --repo {repo}"
-    return made, push_folder(api, made.path, repo, private=private, revision=revision, again=again)
+    made = package(run, None, repo=repo, revision=revision, **settings)
+    return made, _upload(api, made, repo, private, revision)
+
+
+def push_package(folder: Path, repo: str, *, private: bool, revision: str | None) -> tuple[Package, str]:
+    """Upload a package as it is, with what its author has written into its card.
+
+    :raises UsageError: when another of its files was changed
+    """
+    made = read_package(folder)
+    return made, _upload(writing_client(repo), made, repo, private, revision)
+
+
+def _upload(api: HfApi, made: Package, repo: str, private: bool, revision: str | None) -> str:
+    again = ["rlrun", "push", str(made.path), "--repo", repo, *(["--private"] if private else [])]
+    again += ["--revision", revision] if revision else []
+    return push_folder(api, made.path, repo, private=private, revision=revision, again=shlex.join(again))
 
 
 def pull(repo: str, revision: str | None, run_dir: Path, name: str | None, env: str | None, algo: str | None) -> Run:
@@ -120,22 +150,28 @@ def verify(
             raise UsageError(f"{place} is neither a folder nor a repository (user/name).", "Name one of the two.")
         folder, _ = download(place, revision)
     claim = read_claim(folder)
-    wanted = episodes or max(_FEWEST, claim.episodes)
+    wanted = episodes or min(_MOST, max(_FEWEST, claim.episodes))
     chosen = _OTHER_SEED if seed is None else seed
-    measured = _measure(folder, place, claim, wanted, chosen, env, algo)
-    return Verdict(place, claim, measured.returns, chosen, agrees(claim, measured.returns))
+    played, measured = _measure(folder, place, claim, wanted, chosen, env, algo)
+    # Who names the env says that it is the same task.
+    consistent = agrees(claim, measured.returns) and (env is not None or is_same_task(claim.env, played.id))
+    kwargs = {key: value for key, value in played.kwargs.items() if value is not None}
+    return Verdict(place, claim, played.id, kwargs, measured.returns, chosen, consistent)
 
 
 def _measure(
     folder: Path, place: str, claim: Claim, episodes: int, seed: int, env: str | None, algo: str | None
-) -> Evaluation:
+) -> tuple[EnvConfig, Evaluation]:
     if (folder / QTABLE).is_file():
-        return read_qtable(folder / QTABLE, claim.env, env).evaluate(episodes, seed)
+        table = read_qtable(folder / QTABLE, claim.env, env)
+        return table.env, table.evaluate(episodes, seed)
     overrides: Sequence[Override] = ()
     temporary = Path(tempfile.mkdtemp(prefix="rlrun-verify-"))
     try:
         run = Run(adopt(folder, temporary, "verified", {"from": place}, env=env, algo=algo, overrides=overrides))
         free = {"evaluation.seeds": None} if run.config.evaluation.seeds else {}
-        return run.evaluate(episodes, seed=seed, overrides=free).evaluation
+        kwargs = {**run.config.env.kwargs, **run.config.evaluation.env_kwargs}
+        played = run.config.env.model_copy(update={"kwargs": kwargs})
+        return played, run.evaluate(episodes, seed=seed, overrides=free).evaluation
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

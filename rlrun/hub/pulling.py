@@ -97,9 +97,18 @@ def _from_foreign(
     overrides: Sequence[Override],
 ) -> RunDirectory:
     found = find_agent(folder, algo)
-    plan = plan_of(found, str(origin["from"]), algo, env, overrides)
+    plan = plan_of(found, str(origin["from"]), algo, env, [*overrides, *_how_it_was_evaluated(folder)])
     state = _state_of(found)
     return _made(run_dir, name, plan.config, found.model_path, found.statistics(), state, origin, folder)
+
+
+def _how_it_was_evaluated(folder: Path) -> list[Override]:
+    """What results.json says of the actions; package_to_hub and rlrun write it."""
+    try:
+        value = json.loads((folder / "results.json").read_text()).get("is_deterministic")
+    except (OSError, ValueError, AttributeError):
+        return []
+    return [Override("evaluation.deterministic", value, "results.json")] if isinstance(value, bool) else []
 
 
 def _state_of(found: ForeignAgent) -> dict[str, Any]:
@@ -120,7 +129,9 @@ def _made(
     """The run directory with its one checkpoint."""
     read_tensors(model)  # whatever is wrong with the model is said before anything is created
     read_data(model)
-    timesteps = int(state.get("timesteps") or 0)
+    timesteps = state.get("timesteps") or 0
+    if not isinstance(timesteps, int) or not 0 <= timesteps < 10**15:
+        raise UsageError("state.json says no number of timesteps.", "Fetch it again.")
     known = {"algo": config.algo, "env": config.env.id, "seed": config.seed, "timesteps": timesteps, "seconds": 0.0}
     run = RunDirectory.create(run_dir, config, name, {**known, **manifest, "status": "finished", "import_paths": []})
     try:

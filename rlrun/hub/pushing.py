@@ -10,6 +10,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
+from rlrun.algorithms.registry import algorithms
 from rlrun.errors import UsageError
 from rlrun.hub.client import hub_errors_in_words, quiet_without_terminal
 
@@ -82,4 +83,6 @@ def _deletions(api: HfApi, repo: str, revision: str | None, folder: Path) -> lis
 
 
 def _is_model(name: str) -> bool:
-    return "/" not in name and name.endswith(".zip")
+    """Whether a name is one under which models are pushed: ``<algo>-<env>.zip``."""
+    algo, dash, _ = name.partition("-")
+    return bool(dash) and "/" not in name and name.endswith(".zip") and algo.lower() in algorithms()

@@ -56,9 +56,12 @@ def read_qtable(path: Path, named: str | None, env: str | None) -> QTable:
     env_id = env or str(value.get("env_id") or named or "")
     if not env_id:
         raise UsageError(f"Nothing says which env {path} is for.", "Give --env.")
+    if env is None and ":" in env_id:
+        raise UsageError(f"{path} names a module to import: {env_id}.", "If you trust it, give it with --env.")
     kwargs: dict[str, Any] = {}
     if env_id.startswith("FrozenLake"):
-        words = str(named or "")
-        kwargs = {"is_slippery": "no_slippery" not in words, "map_name": "8x8" if table.shape[0] == 64 else "4x4"}
+        slippery = value.get("slippery")
+        is_slippery = slippery if isinstance(slippery, bool) else "no_slippery" not in str(named or "")
+        kwargs = {"is_slippery": is_slippery, "map_name": "8x8" if table.shape[0] == 64 else "4x4"}
     config = EnvConfig(id=_SUCCESSORS.get(env_id, env_id), kwargs=kwargs)
     return QTable(config, table)

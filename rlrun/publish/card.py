@@ -39,6 +39,8 @@ class CardFacts:
     :ivar result: the evaluation, as ``rlrun eval --json`` gives it
     :ivar episode_seeds: the reset seed of each evaluated episode
     :ivar repo: ``user/name``; None when it is not known yet
+    :ivar revision: the branch it will be on; None: main
+    :ivar has_parent: training began from other weights
     """
 
     config: Config
@@ -47,6 +49,8 @@ class CardFacts:
     versions: Mapping[str, str]
     timesteps: int
     repo: str | None
+    revision: str | None
+    has_parent: bool
     has_video: bool
     has_curve: bool
     has_statistics: bool
@@ -59,7 +63,12 @@ class CardFacts:
     @property
     def mean_reward(self) -> str:
         """``500.00 +/- 0.00``, as the leaderboard reads it."""
-        return f"{self.result['mean_return']:.2f} +/- {self.result['std_return']:.2f}"
+        return mean_reward_of(self.result)
+
+
+def mean_reward_of(result: Mapping[str, Any]) -> str:
+    """``500.00 +/- 0.00`` of an evaluation's plain values."""
+    return f"{result['mean_return']:.2f} +/- {result['std_return']:.2f}"
 
 
 def model_file(config: Config) -> str:
@@ -146,12 +155,18 @@ def _figures(facts: CardFacts) -> str:
 
 def _usage(facts: CardFacts) -> str:
     repo = facts.repo or "<user>/<name>"
-    rlrun_lines = f"rlrun pull {repo}\nrlrun eval latest --episodes {facts.result['episodes']}"
+    branch = f" --revision {facts.revision}" if facts.revision else ""
+    rlrun_lines = f"rlrun pull {repo}{branch}\nrlrun eval latest{_episodes(facts)}"
     return (
         f"## Use it\n\nWith rlrun, which reads it without running anything of it:\n\n```bash\n{rlrun_lines}\n```\n\n"
         "With plain stable-baselines3. `load_from_hub` wants `TRUST_REMOTE_CODE=True`, because loading a zip of "
         "stable-baselines3 unpickles what is in it:\n\n```python\n" + sb3_code(facts) + "```"
     )
+
+
+def _episodes(facts: CardFacts) -> str:
+    """The flag for the number of episodes, where the config has no list of seeds."""
+    return "" if facts.config.evaluation.seeds else f" --episodes {facts.result['episodes']}"
 
 
 def sb3_code(facts: CardFacts) -> str:
@@ -160,22 +175,30 @@ def sb3_code(facts: CardFacts) -> str:
     module, name = _class_of(config.algo)
     built, imports = _env_in_sb3(config)
     if facts.has_statistics:
-        imports.append("from stable_baselines3.common.vec_env import VecNormalize")
+        imports.append(f"from {_VEC_ENV} import VecNormalize")
+        if str(config.hyperparameters.get("policy")).startswith("Cnn"):  # SB3 does this by itself, but not inside
+            imports.append(f"from {_VEC_ENV} import VecTransposeImage")
+            built.append("env = VecTransposeImage(env)")
+    fetch, source = "load_from_hub", "from huggingface_sb3 import load_from_hub"
+    end = ""
+    if facts.revision:  # of which load_from_hub knows nothing
+        fetch, source = "hf_hub_download", "from huggingface_hub import hf_hub_download"
+        end = f', revision="{facts.revision}"'
     lines = [
         "import os",
         "",
         'os.environ["TRUST_REMOTE_CODE"] = "True"  # loading unpickles what is in the zip',
-        *sorted({f"from {module} import {name}", "from huggingface_sb3 import load_from_hub", *imports}, key=_order),
+        *sorted({f"from {module} import {name}", source, *imports}, key=_order),
         f"from {_evaluating(config.algo)} import evaluate_policy",
         "",
         *built,
     ]
     if facts.has_statistics:
-        lines += [f'env = VecNormalize.load(load_from_hub("{repo}", "vec_normalize.pkl"), env)']
+        lines += [f'env = VecNormalize.load({fetch}("{repo}", "vec_normalize.pkl"{end}), env)']
         lines += ["env.training, env.norm_reward = False, False"]
     play = f"n_eval_episodes={facts.result['episodes']}, deterministic={facts.result['deterministic']}"
     lines += [
-        f'model = {name}.load(load_from_hub("{repo}", "{facts.model_file}"), device="cpu")',
+        f'model = {name}.load({fetch}("{repo}", "{facts.model_file}"{end}), device="cpu")',
         f"print(evaluate_policy(model, env, {play}))",
     ]
     return "\n".join(lines) + "\n"
@@ -236,11 +259,15 @@ def _evaluating(algo: str) -> str:
 
 
 def _reproduction(facts: CardFacts) -> str:
+    seed = "" if facts.config.evaluation.seeds else f" --seed {facts.result['seed']}"
     commands = (
-        "rlrun train --config config.yaml\n"
-        f"rlrun eval latest --checkpoint {facts.timesteps} --episodes {facts.result['episodes']} "
-        f"--seed {facts.result['seed']}"
+        f"rlrun train --config config.yaml\nrlrun eval latest --checkpoint {facts.timesteps}{_episodes(facts)}{seed}"
     )
+    if facts.has_parent:
+        return (
+            "## Train it again\n\nTraining began from other weights, which are not in this repository. "
+            f"From fresh ones, `config.yaml` gives another agent:\n\n```bash\n{commands}\n```"
+        )
     return (
         "## Train it again\n\n`config.yaml` is in this repository; on the same type of CPU and with the same versions "
         f"it gives the same weights.\n\n```bash\n{commands}\n```"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from rlrun.runs.directory import RunDirectory
 
+_STRETCHES = 50
+
 
 def evaluation_means(run: RunDirectory) -> dict[int, list[float]]:
     """Returns of the evaluations during training, by timesteps; empty when there were none."""
@@ -21,6 +23,18 @@ def evaluation_means(run: RunDirectory) -> dict[int, list[float]]:
     return dict(found)
 
 
+def _training_returns(run: RunDirectory) -> dict[int, list[float]]:
+    """Returns of training episodes, put together in up to 50 stretches by the timesteps at their ends."""
+    try:
+        with (run.path / "episodes.csv").open(newline="", encoding="utf-8") as stream:
+            rows = [(int(row["timesteps"]), float(row["return"])) for row in csv.DictReader(stream)]
+    except (OSError, ValueError, KeyError):
+        return {}
+    size = max(1, -(-len(rows) // _STRETCHES))
+    stretches = (rows[start : start + size] for start in range(0, len(rows), size))
+    return {stretch[-1][0]: [value for _, value in stretch] for stretch in stretches}
+
+
 def draw_curve(run: RunDirectory, out: Path) -> bool:
     """Draw mean return (and its standard deviation over episodes) against timesteps into a PNG.
 
@@ -30,6 +44,9 @@ def draw_curve(run: RunDirectory, out: Path) -> bool:
     from matplotlib.figure import Figure
 
     evaluations = evaluation_means(run)
+    what = "evaluation return (mean and std over episodes)"
+    if len(evaluations) < 2:
+        evaluations, what = _training_returns(run), "training return (mean and std over episodes)"
     if len(evaluations) < 2:
         return False
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -45,7 +62,7 @@ def draw_curve(run: RunDirectory, out: Path) -> bool:
     low, high = ([m + sign * d for m, d in zip(means, deviations, strict=True)] for sign in (-1, 1))
     axes.fill_between(steps, low, high, alpha=0.2, linewidth=0)
     axes.set_xlabel("timesteps")
-    axes.set_ylabel("evaluation return (mean and std over episodes)")
+    axes.set_ylabel(what)
     axes.set_title(f"{run.config().algo} on {run.config().env.id}")
     axes.grid(alpha=0.3)
     figure.savefig(out, dpi=120)

@@ -12,15 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlrun.config.loading import read_source, validate
 from rlrun.envs.seeding import Stream
-from rlrun.errors import RlrunError, UsageError
+from rlrun.errors import ConfigError, RlrunError, UsageError
 from rlrun.evaluation.evaluate import episode_seeds
-from rlrun.publish.card import CURVE, MODEL_CARD, VIDEO, CardFacts, leaderboard_words, model_card, model_file
+from rlrun.publish.card import (
+    CURVE,
+    MODEL_CARD,
+    VIDEO,
+    CardFacts,
+    leaderboard_words,
+    mean_reward_of,
+    model_card,
+    model_file,
+)
 from rlrun.publish.curve import draw_curve
 from rlrun.runs.checkpoint import PICKLED_STATISTICS, STATISTICS, Checkpoint, read_checkpoint
 from rlrun.runs.directory import CONFIG, MANIFEST, STATE, RunDirectory
 from rlrun.runs.files import os_errors_in_words, rename_into_place, to_yaml, write_json
-from rlrun.runs.sums import SUMS, write_sums
+from rlrun.runs.sums import SUMS, damage_of, write_sums
 
 RESULTS, SB3_CONFIG = "results.json", "config.json"
 _PUBLIC = ("algo", "env", "seed", "timesteps", "seconds", "created", "ended_by", "versions", "extra_cuts")
@@ -48,6 +58,7 @@ def make_package(
     out: Path,
     *,
     repo: str | None = None,
+    revision: str | None = None,
     logs: bool = False,
     film: Callable[[Path], None] | None = None,
 ) -> Package:
@@ -56,7 +67,7 @@ def make_package(
     :param which: the checkpoint, as ``result`` names it
     :param result: its evaluation, as plain values
     :param out: the folder; one that is there already is replaced if it is a package
-    :param repo: ``user/name`` that the card's code will name
+    :param repo: ``user/name`` that the card's code will name, and the branch
     :param logs: with the CSV files and TensorBoard's
     :param film: makes the video; whatever it raises leaves the package without one
     :raises UsageError: when ``out`` is something else than a package
@@ -70,15 +81,36 @@ def make_package(
     with os_errors_in_words(f"writing {out}"):
         try:
             temporary.mkdir()
-            facts = _fill(run, checkpoint, result, temporary, repo, film, warnings)
+            facts = _fill(run, checkpoint, result, temporary, (repo, revision), film, warnings)
             if logs:
                 _copy_logs(run, temporary)
             (temporary / MODEL_CARD).write_text(model_card(facts), encoding="utf-8")
-            write_sums(temporary)
+            write_sums(temporary, without=(MODEL_CARD,))  # its author may go on writing
             rename_into_place(temporary, out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return Package(out, facts.mean_reward, leaderboard_words(facts.config, result), tuple(warnings))
+
+
+def is_package(path: Path) -> bool:
+    """Whether a folder is a package that rlrun made."""
+    return all((path / name).is_file() for name in (SUMS, MODEL_CARD, CONFIG, SB3_CONFIG))
+
+
+def read_package(folder: Path) -> Package:
+    """A package that is there already; the card may have been changed by hand.
+
+    :raises UsageError: when anything else of it was
+    """
+    problem = damage_of(folder, required=(CONFIG, STATE, MANIFEST))
+    if problem:
+        raise UsageError(f"The package {folder} is not as it was made: {problem}.", "Make it anew: rlrun package RUN")
+    config, problems = validate(read_source(folder / CONFIG))
+    if config is None:
+        raise ConfigError(problems)
+    results = json.loads((folder / RESULTS).read_text())
+    result = {"mean_return": results["mean_reward"], "std_return": results["std_reward"]}
+    return Package(folder.resolve(), mean_reward_of(result), leaderboard_words(config, result), ())
 
 
 def _fill(
@@ -86,19 +118,20 @@ def _fill(
     checkpoint: Checkpoint,
     result: Mapping[str, Any],
     folder: Path,
-    repo: str | None,
+    target: tuple[str | None, str | None],
     film: Callable[[Path], None] | None,
     warnings: list[str],
 ) -> CardFacts:
-    config, manifest = run.config(), run.manifest()
+    # A package does not say where on the author's disk the run lay, nor what else was in its command.
+    own, manifest = run.config(), run.manifest()
+    config = own.model_copy(update={"init_from": None})
     shutil.copyfile(checkpoint.model_path, folder / model_file(config))
     for name in (PICKLED_STATISTICS, STATISTICS):
         if (checkpoint.path / name).exists():
             shutil.copyfile(checkpoint.path / name, folder / name)
     write_json(folder / STATE, {**checkpoint.state, "resumable": False, "replay_buffer": None})
     seeds = episode_seeds(config, Stream.EVALUATION, result["episodes"], None)
-    # A package does not say where on the author's disk the run lay, nor what else was in its command.
-    (folder / CONFIG).write_text(to_yaml(config.model_copy(update={"init_from": None}).model_dump(by_alias=True)))
+    (folder / CONFIG).write_text(to_yaml(config.model_dump(by_alias=True)))
     hardware = {key: (manifest.get("hardware") or {}).get(key) for key in ("system", "cpu", "cores", "gpu")}
     write_json(folder / MANIFEST, {**{key: manifest.get(key) for key in _PUBLIC}, "hardware": hardware})
     write_json(folder / RESULTS, _results(result, seeds))
@@ -115,7 +148,9 @@ def _fill(
         episode_seeds=seeds,
         versions=manifest.get("versions") or {},
         timesteps=checkpoint.timesteps,
-        repo=repo,
+        repo=target[0],
+        revision=target[1],
+        has_parent=own.init_from is not None,
         has_video=(folder / VIDEO).exists(),
         has_curve=draw_curve(run, folder / CURVE),
         has_statistics=(folder / PICKLED_STATISTICS).exists(),
@@ -140,7 +175,8 @@ def _attributes(model: Path) -> dict[str, Any]:
     """The model's attributes as SB3 saved them, without what is only there as a pickle."""
     with zipfile.ZipFile(model) as archive:
         data = json.loads(archive.read("data"))
-        data["system_info"] = archive.read("system_info.txt").decode()
+        if "system_info.txt" in archive.namelist():  # SB3 before 1.6 wrote none
+            data["system_info"] = archive.read("system_info.txt").decode()
     return {
         name: {key: item for key, item in value.items() if key != ":serialized:"} if isinstance(value, dict) else value
         for name, value in data.items()

@@ -67,7 +67,7 @@ class RunDirectory:
                         return cls(path.resolve())
                     if name is not None:
                         message = f"The run {path} is there already."
-                        raise UsageError(message, "Add --resume to continue it, or choose another --name.")
+                        raise UsageError(message, "Choose another --name; `rlrun resume` goes on with it.")
             finally:
                 shutil.rmtree(made, ignore_errors=True)
         raise AssertionError("unreachable")

@@ -10,15 +10,18 @@ from rlrun.runs.files import sha256
 SUMS = "SHA256SUMS"
 
 
-def write_sums(folder: Path, previous: Path | None = None) -> None:
+def write_sums(folder: Path, previous: Path | None = None, without: Iterable[str] = ()) -> None:
     """Hash every file of a folder.
 
+    :param without: names of files that may change later
     :param previous: a folder of which some files are linked here: their hashes are taken from its list
     """
     known = read_sums(previous) if previous is not None else {}
     lines = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = file.relative_to(folder).as_posix()
+        if name in without:
+            continue
         linked = previous is not None and name in known and _is_same_file(file, previous / name)
         lines.append(f"{known[name] if linked else sha256(file)}  {name}\n")
     (folder / SUMS).write_text("".join(lines))
