@@ -206,7 +206,7 @@ def _name(run: Seed) -> str:
 def read_curve(run: Seed, what: str) -> Curve | None:
     """The learning curve of a run.
 
-    :param what: ``evaluation``, ``training`` (means of 100 episodes) or ``success``
+    :param what: ``evaluation``, ``training`` (means of up to 100 episodes) or ``success``
     :return: None when nothing of the kind was recorded
     """
     if (run.path / "evaluations.npz").is_file() and what == "evaluation":
@@ -247,6 +247,6 @@ def _training_curve(path: Path) -> Curve | None:
         found = _columns(path / "episodes.csv", "timesteps", "return")
     if found is None:
         return None
-    window = min(_LAST, len(found[1]))
+    window = min(_LAST, max(1, len(found[1]) // 5))
     means = np.convolve(found[1], np.ones(window) / window, mode="valid")
     return Curve(found[0][window - 1 :], means)
