@@ -15,7 +15,11 @@ from rlrun.evidence.statistics import interquartile_mean
 # Okabe and Ito's colours, which people with any colour vision tell apart; and a line style each, for print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":")
-KINDS = {"evaluation": "evaluation return", "training": "training return (mean of up to 100 episodes)", "success": "success rate"}
+KINDS = {
+    "evaluation": "evaluation return",
+    "training": "training return (mean of up to 100 episodes)",
+    "success": "success rate",
+}
 _POINTS = 400
 _RESAMPLES = 1_000
 FORMATS = (".png", ".svg", ".pdf")
