@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rlrun.api import (
         check,
         check_env,
+        compare,
         configs,
         evaluate,
         evaluate_file,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         list_runs,
         open_run,
         package,
+        plot,
         prune,
         pull,
         push,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
         verify,
     )
     from rlrun.run import Run
+    from rlrun.seeds import resume_group, train_seeds
     from rlrun.smoketest import smoke
     from rlrun.training.zoo import ZooEntry
     from rlrun.training.zoo_import import import_zoo
@@ -46,6 +49,7 @@ __all__ = [
     "ZooEntry",
     "check",
     "check_env",
+    "compare",
     "configs",
     "evaluate",
     "evaluate_file",
@@ -55,13 +59,16 @@ __all__ = [
     "list_runs",
     "open_run",
     "package",
+    "plot",
     "prune",
     "pull",
     "push",
     "resume",
+    "resume_group",
     "schema",
     "smoke",
     "train",
+    "train_seeds",
     "trust",
     "verify",
 ]
@@ -69,7 +76,9 @@ __all__ = [
 _ELSEWHERE = {
     "ZooEntry": "rlrun.training.zoo",
     "import_zoo": "rlrun.training.zoo_import",
+    "resume_group": "rlrun.seeds",
     "smoke": "rlrun.smoketest",
+    "train_seeds": "rlrun.seeds",
 }
 
 

@@ -19,6 +19,8 @@ from rlrun.runs.files import write_whole
 if TYPE_CHECKING:
     from rlrun.config.schema import Config
     from rlrun.envs.check import EnvReport
+    from rlrun.evidence.comparing import Compared
+    from rlrun.evidence.curves import GroupCurve
     from rlrun.hub.publishing import Verdict
     from rlrun.publish.package import Package
     from rlrun.training.plan import Plan
@@ -387,3 +389,28 @@ def _plan(
     from rlrun.training.plan import make_plan
 
     return make_plan(load_source(config, overrides), probe_env, run_dir)
+
+
+def compare(*selected: str | Path, run_dir: str | Path = RUNS) -> Compared:
+    """Scores of groups of runs, and whether they differ.
+
+    :param selected: runs, groups, folders, RL Zoo's log folders, Monitor files, or ``name=PATTERN``
+    """
+    from rlrun.evidence.comparing import compare_groups
+
+    return compare_groups([str(text) for text in selected], Path(run_dir))
+
+
+def plot(
+    *selected: str | Path, out: str | Path = "curves.png", what: str = "evaluation", run_dir: str | Path = RUNS
+) -> list[GroupCurve]:
+    """Draw learning curves of groups of runs, with 95 % intervals over seeds.
+
+    :param selected: as for :func:`compare`
+    :param out: a PNG, SVG or PDF
+    :param what: ``evaluation``, ``training`` or ``success``
+    """
+    from rlrun.evidence.curves import draw
+    from rlrun.evidence.scores import collect
+
+    return draw(collect([str(text) for text in selected], Path(run_dir)), Path(out), what)

@@ -237,3 +237,75 @@ class BarReporter:
 def terminal_reporter() -> BarReporter | LineReporter:
     """A bar where stderr is a terminal, plain lines elsewhere."""
     return BarReporter() if sys.stderr.isatty() else LineReporter()
+
+
+class SeedsLines:
+    """A group's progress as plain lines on stderr: one whenever a seed's state changes."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, str] = {}
+
+    def started(self, group: Path, states: Sequence[Any], jobs: int) -> None:
+        """See rlrun.seeds.SeedsReporter."""
+        note(f"training {len(states)} seeds, {jobs} at a time, in {group}")
+        self._before = {state.seed: state.state for state in states}
+
+    def changed(self, states: Sequence[Any], total_timesteps: int) -> None:
+        """See rlrun.seeds.SeedsReporter."""
+        for state in states:
+            if state.state != self._before.get(state.seed):
+                self._before[state.seed] = state.state
+                shown = "" if state.mean_return is None else f", return {number(state.mean_return)}"
+                note(f"seed {state.seed}: {state.state} ({state.timesteps:,}/{total_timesteps:,} timesteps{shown})")
+
+    def stopped(self) -> None:
+        """See rlrun.seeds.SeedsReporter."""
+
+
+class SeedsTable:
+    """A group's progress as a live table on a terminal's stderr."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console(stderr=True, highlight=False)
+        self._live = Live(console=self._console, refresh_per_second=4)
+
+    def started(self, group: Path, states: Sequence[Any], jobs: int) -> None:
+        """See rlrun.seeds.SeedsReporter."""
+        self._console.print(f"training {len(states)} seeds, {jobs} at a time, in {group}", markup=False, soft_wrap=True)
+        self._live.start()
+
+    def changed(self, states: Sequence[Any], total_timesteps: int) -> None:
+        """See rlrun.seeds.SeedsReporter."""
+        from rich import box
+        from rich.table import Table
+
+        table = Table("seed", "timesteps", "return", "state", box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in table.columns[:3]:
+            column.justify = "right"
+        for state in states:
+            shown = "-" if state.mean_return is None else number(state.mean_return)
+            share = f"{state.timesteps:,} ({min(1.0, state.timesteps / total_timesteps):.0%})"
+            table.add_row(str(state.seed), share, shown, _printable(state.state))
+        self._live.update(table)
+
+    def stopped(self) -> None:
+        """See rlrun.seeds.SeedsReporter."""
+        self._live.stop()
+
+
+class _SilentSeeds(SeedsLines):
+    def started(self, group: Path, states: Sequence[Any], jobs: int) -> None:
+        """Nothing."""
+
+    def changed(self, states: Sequence[Any], total_timesteps: int) -> None:
+        """Nothing."""
+
+
+def seeds_reporter(silent: bool = False) -> SeedsLines | SeedsTable:
+    """A live table where stderr is a terminal, plain lines elsewhere."""
+    if silent:
+        return _SilentSeeds()
+    return SeedsTable() if sys.stderr.isatty() else SeedsLines()

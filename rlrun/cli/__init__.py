@@ -9,6 +9,8 @@ from rlrun.cli import videos  # isort: split
 
 from rlrun.cli import runs  # isort: split
 
+from rlrun.cli import evidence  # isort: split
+
 from rlrun.cli import hub  # isort: split
 
 from rlrun.cli import exporting  # isort: split
@@ -20,4 +22,17 @@ from rlrun.cli import zoo  # isort: split
 from rlrun.cli import doctor
 from rlrun.cli.app import main, run
 
-__all__ = ["agents", "configs", "doctor", "exporting", "hub", "main", "run", "runs", "training", "videos", "zoo"]
+__all__ = [
+    "agents",
+    "configs",
+    "doctor",
+    "evidence",
+    "exporting",
+    "hub",
+    "main",
+    "run",
+    "runs",
+    "training",
+    "videos",
+    "zoo",
+]

@@ -63,6 +63,7 @@ SeedOption = Annotated[int | None, typer.Option(help="Sugar for --set seed=N.")]
 RUNS = Path("runs")
 RunDirOption = Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")]
 CheckpointOption = Annotated[str | None, typer.Option(help="best, final, latest, or a number of timesteps.")]
+JobsOption = Annotated[int | None, typer.Option(min=1, help="Of a group: seeds at a time; default: the usable cores.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 TrustOption = Annotated[
     bool, typer.Option("--trust", help="Import the code that it names, though it is not known to be yours.")
@@ -88,6 +89,21 @@ def positive(text: str) -> int:
     if (number := whole(text)) < 1:
         raise typer.BadParameter(f"it must be 1 or more, not {text}")
     return number
+
+
+def seeds_of(text: str) -> list[int]:
+    """Seeds as ranges and numbers: ``0-4,10``."""
+    hint = "Write ranges and numbers: --seeds 0-4,10"
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise UsageError(f'"{text}" names no seeds.', hint)
+        begin, end = int(first), int(last) if dash else int(first)
+        if not begin <= end < begin + 10_000:
+            raise UsageError(f'"{part.strip()}" is no range of seeds.', hint)
+        found += range(begin, end + 1)
+    return list(dict.fromkeys(found))
 
 
 def finite(text: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from rlrun.cli.flags import (
     ConfigArgument,
     ConfigOption,
     EnvOption,
+    JobsOption,
     JsonOption,
     RunArgument,
     RunDirOption,
@@ -24,6 +26,7 @@ from rlrun.cli.flags import (
     TrustOption,
     chosen_config,
     overrides_of,
+    seeds_of,
     whole,
 )
 from rlrun.errors import UsageError
@@ -37,6 +40,8 @@ def train(
     env: EnvOption = None,
     set_: SetOption = None,
     seed: SeedOption = None,
+    seeds: Annotated[str | None, typer.Option(metavar="0-9", help="Train these side by side, as a group.")] = None,
+    jobs: JobsOption = None,
     timesteps: Annotated[
         int | None, typer.Option(parser=whole, metavar="<int>", help="Sugar for --set total_timesteps=N.")
     ] = None,
@@ -49,19 +54,40 @@ def train(
     resume_: Annotated[bool, typer.Option("--resume", help="With --name: continue that run if it is there.")] = False,
     run_dir: RunDirOption = RUNS,
     json_: JsonOption = False,
-) -> None:
+) -> int:
     """Train an agent from a config; prints the run directory."""
     path = chosen_config(config, config_option, algo, env)
-    started = rlrun.train(
-        path,
-        seed=seed,
-        timesteps=timesteps,
-        overrides=overrides_of(set_, device=device, init_from=init, max_time=max_time),
-        run_dir=run_dir,
-        name=name,
-        resume=resume_,
-    )
+    overrides = overrides_of(set_, device=device, init_from=init, max_time=max_time)
+    place: dict[str, Any] = {"run_dir": run_dir, "name": name, "resume": resume_}
+    if seeds is not None:
+        if seed is not None:
+            raise UsageError("--seed and --seeds are both given.", "Give one.")
+        group = rlrun.train_seeds(path, seeds_of(seeds), jobs=jobs, timesteps=timesteps, overrides=overrides, **place)
+        return _report_group(group, json_)
+    if jobs is not None:
+        raise UsageError("--jobs says how many of --seeds are trained at a time.", "Add --seeds, such as 0-9.")
+    started = rlrun.train(path, seed=seed, timesteps=timesteps, overrides=overrides, **place)
     _report_training(started, json_)
+    return 0
+
+
+def _report_group(outcome: Any, as_json: bool) -> int:
+    values = outcome.as_dict()
+    if as_json:
+        console.print_json(values)
+    else:
+        rows = [
+            (run["seed"], run["timesteps"], words.duration(run["seconds"]), words.describe_evaluation(run["final"]))
+            for run in values["runs"]
+            if run["final"]
+        ]
+        console.print_table(("seed", "timesteps", "time", "final"), rows)
+        console.say(values["group"])
+    for seed, reason in outcome.failures.items():
+        console.note(f"seed {seed} failed: {reason}")
+    if outcome.failures:
+        console.note(f"`rlrun resume {shlex.quote(values['group'])}` trains what is missing.")
+    return 1 if outcome.failures else 0
 
 
 def _report_training(run: Any, as_json: bool) -> None:
@@ -94,12 +120,20 @@ def resume(
     ] = False,
     steal: Annotated[bool, typer.Option("--steal", help="Take the run from a process that holds it.")] = False,
     set_: SetOption = None,
+    jobs: JobsOption = None,
     trust_: TrustOption = False,
     run_dir: RunDirOption = RUNS,
     json_: JsonOption = False,
-) -> None:
+) -> int:
     """Continue an interrupted run to its budget, or any run to a new one; a finished one says so."""
     from rlrun.config.schema import parse_duration
+    from rlrun.runs.groups import find_group
+
+    group = find_group(run, run_dir)
+    if group is not None:
+        if timesteps or max_time or exact or steal or set_ or trust_:
+            raise UsageError(f"{run} is a group, of which only what is missing is trained.", "Resume one of its runs.")
+        return _report_group(rlrun.resume_group(group, jobs=jobs), json_)
 
     try:
         seconds = parse_duration(max_time) if max_time else None
@@ -116,6 +150,7 @@ def resume(
         run_dir=run_dir,
     )
     _report_training(resumed, json_)
+    return 0
 
 
 @app.command()

@@ -23,6 +23,7 @@ from rlrun.runs.files import os_errors_in_words, to_yaml, write_json, write_whol
 
 MANIFEST, CONFIG, CHECKPOINTS = "manifest.json", "config.yaml", "checkpoints"
 STATE = "state.json"  # of a checkpoint
+GROUP = "group.json"  # in the folder of a group of runs
 POINTERS = ("best", "final", "latest")
 SCHEMA_VERSION = 1
 
@@ -38,7 +39,12 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, root: Path, config: Config, name: str | None = None, manifest: Mapping[str, Any] | None = None
+        cls,
+        root: Path,
+        config: Config,
+        name: str | None = None,
+        manifest: Mapping[str, Any] | None = None,
+        group: str = "",
     ) -> RunDirectory:
         """Claim a new run directory below ``root``; two processes never get the same one.
 
@@ -46,9 +52,10 @@ class RunDirectory:
 
         :param name: the last part of the path; None: a UTC stamp and the seed
         :param manifest: what is known of the run at its start
+        :param group: the folder of a group of runs, in which it is made
         :raises UsageError: when the named run is there already, or the name is none
         """
-        parent = run_folder(root, config)
+        parent = run_folder(root, config) / group
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
         stem = f"{stamp}-s{config.seed}" if name is None else checked_name(name)
         with os_errors_in_words("making the run directory", UsageError):
@@ -99,6 +106,11 @@ class RunDirectory:
     def name(self) -> str:
         """The last part of the path."""
         return self.path.name
+
+    @property
+    def label(self) -> str:
+        """Env, algorithm, group if there is one, and name: what people call it."""
+        return "/".join(self.path.parts[-4 if (self.path.parent / GROUP).is_file() else -3 :])
 
     def config(self) -> Config:
         """The resolved config of the run.
@@ -243,8 +255,12 @@ def whole_number(text: str) -> int | None:
 
 
 def iterate_runs(root: Path) -> Iterator[RunDirectory]:
-    """Every run directory below a folder, newest name last."""
-    for config in sorted(root.glob(f"[!.]*/[!.]*/[!.]*/{CONFIG}")):
+    """Every run directory below a folder, those in groups too, newest name last."""
+    alone = root.glob(f"[!.]*/[!.]*/[!.]*/{CONFIG}")
+    grouped = (
+        path for group in root.glob(f"[!.]*/[!.]*/[!.]*/{GROUP}") for path in group.parent.glob(f"[!.]*/{CONFIG}")
+    )
+    for config in sorted([*alone, *grouped]):
         yield RunDirectory(config.parent.resolve())
 
 
@@ -264,7 +280,7 @@ def find_run(text: str, root: Path) -> RunDirectory:
         if not runs:
             raise UsageError(f"There are no runs in {root}.", "Train one: rlrun train --config CartPole-v1/ppo")
         return max(runs, key=_created)
-    names = {run: "/".join(run.path.parts[-3:]) for run in runs}
+    names = {run: run.label for run in runs}
     matches = [run for run in runs if f"/{names[run]}".endswith(f"/{text}")]
     matches = matches or [run for run in runs if text and text in names[run]]
     if len(matches) == 1:

@@ -40,7 +40,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "checkpoints": run.checkpoint_steps(),
         **pointers,
         **_exactness(run),
-        "last_evaluation": _last_evaluation(run.path),
+        "last_evaluation": last_evaluation(run.path),
         "results": stored_results(run),
         "bytes": run.size(),
         "versions": manifest.get("versions"),
@@ -67,7 +67,7 @@ def listing(run: RunDirectory) -> dict[str, Any]:
     manifest = run.manifest()
     seconds = manifest.get("seconds")
     return {
-        "run": "/".join(run.path.parts[-3:]),
+        "run": run.label,
         "status": status_of(run),
         "seed": manifest.get("seed"),
         "timesteps": manifest.get("timesteps"),
@@ -84,7 +84,7 @@ def stored_results(run: RunDirectory) -> dict[str, Any] | None:
         return None
 
 
-def _last_evaluation(path: Path) -> dict[str, Any] | None:
+def last_evaluation(path: Path) -> dict[str, Any] | None:
     """The newest evaluation of a run during training, read from evaluations.csv."""
     try:
         with (path / "evaluations.csv").open(newline="", encoding="utf-8") as stream:

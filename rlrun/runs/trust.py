@@ -63,6 +63,12 @@ def _signature(key: bytes, config: bytes, import_paths: Sequence[str]) -> str:
     return hmac.new(key, content, hashlib.sha256).hexdigest()
 
 
+def signature_of(content: bytes) -> str | None:
+    """A keyed hash by which this user's own files are known again; None where no key can be kept."""
+    key = _key(make=True)
+    return hmac.new(key, content, hashlib.sha256).hexdigest() if key else None
+
+
 def sign(run: RunDirectory) -> bool:
     """Mark a run as this user's own.
 

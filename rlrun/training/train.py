@@ -54,11 +54,12 @@ class _Session:
     callbacks: list[BaseCallback]
 
 
-def start(plan: Plan, root: Path, name: str | None, reporter: Reporter, began: float) -> RunDirectory:
+def start(plan: Plan, root: Path, name: str | None, reporter: Reporter, began: float, group: str = "") -> RunDirectory:
     """Train from the beginning.
 
     :param root: where run directories are made
     :param began: the moment of ``time.monotonic`` that the config's ``max_time`` counts from
+    :param group: the folder of a group of runs, in which it is made
     :return: the run, finished
     :raises UsageError: before anything was created
     :raises RlrunError: when training failed; the run directory stays
@@ -67,7 +68,7 @@ def start(plan: Plan, root: Path, name: str | None, reporter: Reporter, began: f
     with _session(plan.config, plan.recipe) as session:
         parent = _initialise(session, plan.config)
         require_space(root, session.model, plan.config)
-        run = RunDirectory.create(root, plan.config, name, _description(plan, parent))
+        run = RunDirectory.create(root, plan.config, name, _description(plan, parent), group)
         if not sign(run) and named_code(plan.config):
             hint = "so what it imports will not be known as yours; XDG_CONFIG_HOME may name another."
             reporter.said(f"warning: no key can be kept in {config_folder()}, {hint}")

@@ -1,0 +1,91 @@
+"""Commands about several runs: compare, plot."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+import rlrun
+from rlrun import console
+from rlrun.cli.app import app
+from rlrun.cli.flags import RUNS, JsonOption, RunDirOption
+from rlrun.errors import UsageError
+
+RunsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="[NAME=]RUNS...", help="Runs, groups, folders, RL Zoo's logs; NAME=PATTERN names a group."),
+]
+
+
+@app.command()
+def compare(
+    selected: RunsArgument,
+    markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
+    csv_: Annotated[bool, typer.Option("--csv", help="A line for each seed.")] = False,
+    run_dir: RunDirOption = RUNS,
+    json_: JsonOption = False,
+) -> None:
+    """Scores over seeds with intervals, and whether groups differ: the final agents' evaluations."""
+    if markdown + csv_ + json_ > 1:
+        raise UsageError("--markdown, --csv and --json are three ways to print the same.", "Give one.")
+    found = rlrun.compare(*selected, run_dir=run_dir)
+    for warning in found.warnings:
+        console.note(f"warning: {warning}")
+    if json_:
+        console.print_json(found.as_dict())
+    elif csv_:
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(("group", "run", "seed", "score"))
+        writer.writerows((g.name, str(s.path), s.seed, s.score) for g in found.groups for s in g.runs)
+        console.say(lines.getvalue().rstrip("\n"))
+    else:
+        _print(found, markdown)
+
+
+def _print(found: Any, markdown: bool) -> None:
+    columns = ("group", "seeds", "mean", "median", "IQM", "95 % interval of the IQM")
+    rows = [
+        (name, s.seeds, f"{s.mean:.2f}", f"{s.median:.2f}", f"{s.iqm:.2f}", _span(s.interval))
+        for name, s in found.summaries.items()
+    ]
+    if markdown:
+        console.say(f"| {' | '.join(columns)} |")
+        console.say("|---" * len(columns) + "|")
+        for row in rows:
+            console.say(f"| {' | '.join(map(str, row))} |")
+        console.say()
+    else:
+        console.print_table(columns, rows)
+    for pair in found.comparisons:
+        console.say(pair.verdict)
+        span = f" {_span(pair.interval)}" if pair.interval else ""
+        chance = f"a seed of {pair.second} beats one of {pair.first} with probability {pair.improvement:.2f}"
+        console.say(f"  difference {pair.difference:+.2f}{span}; {chance}")
+
+
+def _span(interval: tuple[float, float] | None) -> str:
+    return "-" if interval is None else f"[{interval[0]:.2f}, {interval[1]:.2f}]"
+
+
+@app.command()
+def plot(
+    selected: RunsArgument,
+    what: Annotated[
+        Literal["evaluation", "training", "success"], typer.Option(help="What is drawn against timesteps.")
+    ] = "evaluation",
+    out: Annotated[Path, typer.Option(help="A PNG, SVG or PDF.")] = Path("curves.png"),
+    run_dir: RunDirOption = RUNS,
+    json_: JsonOption = False,
+) -> None:
+    """Learning curves of runs and groups, with intervals over seeds."""
+    curves = rlrun.plot(*selected, out=out, what=what, run_dir=run_dir)
+    if json_:
+        groups = [{"name": c.name, "seeds": c.seeds, "points": len(c.timesteps)} for c in curves]
+        console.print_json({"out": str(out), "groups": groups})
+    else:
+        console.say(str(out))

@@ -1,0 +1,1 @@
+"""What several runs show together: scores over seeds, comparisons, learning curves."""

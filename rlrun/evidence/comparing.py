@@ -1,0 +1,73 @@
+"""Groups of runs, compared in pairs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rlrun.errors import UsageError
+from rlrun.evidence.scores import Seeds, collect
+from rlrun.evidence.statistics import Comparison, Summary, compare
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What groups reached, and which differ.
+
+    :ivar groups: those with a score
+    :ivar warnings: what is missing
+    """
+
+    groups: tuple[Seeds, ...]
+    summaries: dict[str, Summary]
+    comparisons: tuple[Comparison, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """All verdicts, a sentence each."""
+        return " ".join(pair.verdict for pair in self.comparisons)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON of ``rlrun compare --json``."""
+        groups = {
+            group.name: {
+                **asdict(self.summaries[group.name]),
+                "runs": [{"run": str(run.path), "seed": run.seed, "score": run.score} for run in group.runs],
+            }
+            for group in self.groups
+        }
+        pairs = [pair.as_dict() for pair in self.comparisons]
+        return {"groups": groups, "comparisons": pairs, "verdict": self.verdict, "warnings": list(self.warnings)}
+
+
+def compare_groups(selected: Sequence[str], root: Path) -> Compared:
+    """Compare what a command line means; see :func:`rlrun.evidence.scores.collect`.
+
+    :raises UsageError: when nothing has a score
+    """
+    groups = collect(selected, root)
+    warnings = [
+        f"{run.path} has no score yet, so it does not count." for group in groups for run in group.without_score
+    ]
+    scored = [group for group in groups if group.scores]
+    if not scored:
+        raise UsageError("None of these runs has been evaluated at its end.", "`rlrun resume` finishes a run.")
+    sizes = {len(group.scores) for group in scored}
+    if len(sizes) > 1:
+        warnings.append("The groups have different numbers of seeds.")
+    lengths = {
+        run.config["total_timesteps"] for group in scored for run in group.runs if "total_timesteps" in run.config
+    }
+    if len(lengths) > 1:
+        warnings.append(f"The budgets differ: {', '.join(f'{n:,}' for n in sorted(lengths))} timesteps.")
+    pairs = list(itertools.combinations(scored, 2))
+    return Compared(
+        groups=tuple(scored),
+        summaries={group.name: Summary.of(group.scores) for group in scored},
+        comparisons=tuple(compare(a.name, a.scores, b.name, b.scores, len(pairs)) for a, b in pairs),
+        warnings=tuple(warnings),
+    )

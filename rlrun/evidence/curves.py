@@ -1,0 +1,119 @@
+"""Learning curves of groups, with intervals over seeds, as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rlrun.errors import UsageError
+from rlrun.evidence.scores import Curve, Seeds, read_curve
+from rlrun.evidence.statistics import interquartile_mean
+
+# Okabe and Ito's colours, which people with any colour vision tell apart; and a line style each, for print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = ("-", "--", "-.", ":")
+KINDS = {
+    "evaluation": "evaluation return",
+    "training": "training return (mean of up to 100 episodes)",
+    "success": "success rate",
+}
+_POINTS = 400
+_RESAMPLES = 1_000
+FORMATS = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class GroupCurve:
+    """The curve of a group on one grid.
+
+    :ivar timesteps: (points,), up to where the shortest of its seeds goes
+    :ivar centre: interquartile mean over seeds; the value itself for one seed
+    :ivar low: lower end of the 95 % bootstrap interval over seeds; None for one seed
+    """
+
+    name: str
+    seeds: int
+    timesteps: np.ndarray
+    centre: np.ndarray
+    low: np.ndarray | None
+    high: np.ndarray | None
+
+
+def group_curve(group: Seeds, what: str) -> GroupCurve | None:
+    """The curves of a group's seeds on one grid, read between their points; None when there are none."""
+    curves = [curve for run in group.runs if (curve := read_curve(run, what)) is not None]
+    if not curves:
+        return None
+    begin = max(curve.timesteps[0] for curve in curves)
+    end = min(curve.timesteps[-1] for curve in curves)
+    if end < begin:
+        return None
+    grid = _grid(curves, begin, end)
+    values = np.stack([np.interp(grid, curve.timesteps, curve.values) for curve in curves])
+    centre = np.asarray(interquartile_mean(values, axis=0))
+    if len(curves) == 1:
+        return GroupCurve(group.name, 1, grid, centre, None, None)
+    chosen = np.random.default_rng(0).integers(len(curves), size=(_RESAMPLES, len(curves)))
+    resampled = np.asarray(interquartile_mean(values[chosen], axis=1))
+    low, high = np.percentile(resampled, (2.5, 97.5), axis=0)
+    return GroupCurve(group.name, len(curves), grid, centre, low, high)
+
+
+def _grid(curves: Sequence[Curve], begin: float, end: float) -> np.ndarray:
+    """The points that the curves have, or as many as can be seen."""
+    points = np.unique(np.concatenate([curve.timesteps for curve in curves]))
+    points = points[(points >= begin) & (points <= end)]
+    return points if len(points) <= _POINTS else np.linspace(begin, end, _POINTS)
+
+
+def draw(groups: Sequence[Seeds], out: Path, what: str = "evaluation") -> list[GroupCurve]:
+    """Draw a learning curve for each group.
+
+    :param out: a PNG, SVG or PDF
+    :param what: ``evaluation``, ``training`` or ``success``
+    :return: what was drawn
+    :raises UsageError: when there is nothing to draw
+    """
+    if out.suffix.lower() not in FORMATS:
+        raise UsageError(f"{out} is no name for a picture.", f"Let it end in {', '.join(FORMATS)}.")
+    curves = [curve for group in groups if (curve := group_curve(group, what)) is not None]
+    if not curves:
+        hint = "Evaluations need evaluation.every in the config; --what training draws the training episodes."
+        raise UsageError(f"None of these runs has a curve of its {KINDS[what]}.", hint)
+    _save(curves, KINDS[what], out)
+    return curves
+
+
+def _save(curves: Sequence[GroupCurve], label: str, out: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for index, curve in enumerate(curves):
+        colour, style = COLOURS[index % len(COLOURS)], STYLES[index // len(COLOURS) % len(STYLES)]
+        seeds = "1 seed" if curve.seeds == 1 else f"{curve.seeds} seeds"
+        marker = "o" if len(curve.timesteps) <= 20 else ""
+        axes.plot(
+            curve.timesteps,
+            curve.centre,
+            color=colour,
+            linestyle=style,
+            marker=marker,
+            markersize=3,
+            label=f"{curve.name} ({seeds})",
+        )
+        if curve.low is not None and curve.high is not None:
+            axes.fill_between(curve.timesteps, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlabel("timesteps")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+    axes.legend(title="interquartile mean, 95 % interval over seeds", fontsize="small", title_fontsize="small")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=150)

@@ -1,0 +1,252 @@
+"""Scores and learning curves of runs, from what lies on the disk; also of RL Zoo's and Monitor's logs."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlrun.config.loading import dotted, leaves
+from rlrun.errors import UsageError
+from rlrun.runs.directory import CONFIG, RunDirectory, find_run, iterate_runs
+from rlrun.runs.groups import find_group, is_group, read_group
+from rlrun.runs.summary import stored_results
+
+_LAST = 100  # episodes of a Monitor file that count as its score
+_UNALIKE = ("seed", "threads", "device", "max_time")  # may differ within a group
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A learning curve of one seed.
+
+    :ivar timesteps: ascending, (points,)
+    :ivar values: (points,)
+    """
+
+    timesteps: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One training run, wherever it comes from.
+
+    :ivar score: mean return of its final agent's evaluation; None while there is none
+    :ivar config: its resolved config without what may differ within a group; empty when it is not known
+    """
+
+    path: Path
+    seed: int | None
+    score: float | None
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Runs that differ in their seed only, under one name."""
+
+    name: str
+    runs: tuple[Seed, ...]
+
+    @property
+    def scores(self) -> list[float]:
+        """The scores there are."""
+        return [run.score for run in self.runs if run.score is not None]
+
+    @property
+    def without_score(self) -> list[Seed]:
+        """Runs that have no score yet."""
+        return [run for run in self.runs if run.score is None]
+
+
+def collect(selected: Sequence[str], root: Path) -> list[Seeds]:
+    """The groups that a command line means.
+
+    ``name=PATTERN`` is a group of that name. Everything else is put together by config: runs that differ in nothing but
+    their seed are a group, wherever they lie.
+
+    :param selected: runs, groups, folders with runs, RL Zoo's log folders, Monitor files, or patterns of them
+    :param root: where runs are looked for by name
+    :raises UsageError: when something is none of these
+    """
+    named: dict[str, list[Seed]] = {}
+    loose: list[Seed] = []
+    for text in selected:
+        name, equals, pattern = text.partition("=")
+        if equals and name and not Path(text).exists():
+            named.setdefault(name, []).extend(_found(pattern, root))
+        else:
+            loose += _found(text, root)
+    return [Seeds(name, _once(runs)) for name, runs in named.items()] + _by_config(_once(loose))
+
+
+def _once(runs: Sequence[Seed]) -> tuple[Seed, ...]:
+    return tuple({run.path.resolve(): run for run in runs}.values())
+
+
+def _found(pattern: str, root: Path) -> list[Seed]:
+    paths = [pattern]
+    if glob.has_magic(pattern):  # a folder of runs may hold files of other kinds too
+        paths = [path for path in sorted(glob.glob(pattern)) if os.path.isdir(path) or path.endswith("monitor.csv")]
+    if not paths:
+        raise UsageError(f"Nothing fits {pattern}.", "`rlrun runs` lists the runs.")
+    return [seed for path in paths for seed in _read(path, root)]
+
+
+def _read(text: str, root: Path) -> list[Seed]:
+    path = Path(text)
+    if path.is_file() and path.name.endswith("monitor.csv"):
+        return [_monitor_seed(path)]
+    if path.is_dir():
+        if is_group(path):
+            return [read_seed(run) for run in read_group(path).runs()]
+        if (path / CONFIG).is_file():
+            return [read_seed(RunDirectory.open(path))]
+        if (path / "evaluations.npz").is_file() or list(path.glob("*.monitor.csv")):
+            return [_zoo_seed(path)]
+        inside = [read_seed(run) for run in iterate_runs(path)]
+        if inside:
+            return inside
+        raise UsageError(f"There are no runs in {text}.", "Name a run, a group, or a folder with them.")
+    group = find_group(text, root)
+    return [read_seed(run) for run in group.runs()] if group is not None else [read_seed(find_run(text, root))]
+
+
+def read_seed(run: RunDirectory) -> Seed:
+    """A run of rlrun's; its score is the one of its end."""
+    config = run.config()
+    results = stored_results(run)
+    final = results.get("final") if results else None
+    score = final.get("mean_return") if isinstance(final, dict) else None
+    values = {
+        dotted(path): value
+        for path, value in leaves(config.model_dump(by_alias=True, mode="json"))
+        if path[0] not in _UNALIKE
+    }
+    return Seed(run.path, config.seed, float(score) if isinstance(score, int | float) else None, values)
+
+
+def _zoo_seed(folder: Path) -> Seed:
+    """A log folder of RL Zoo's: the last evaluation, else the last training episodes."""
+    evaluations = folder / "evaluations.npz"
+    if evaluations.is_file():
+        try:
+            with np.load(evaluations, allow_pickle=False) as archive:
+                results = np.asarray(archive["results"], dtype=np.float64)
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(f"{evaluations} cannot be read ({error}).", "Leave it out.") from None
+        return Seed(folder, None, float(results[-1].mean()) if len(results) else None, {"log": _zoo_name(folder)})
+    returns = [value for file in sorted(folder.glob("*.monitor.csv")) for _, value in _monitor_rows(file)]
+    return Seed(folder, None, float(np.mean(returns[-_LAST:])) if returns else None, {"log": _zoo_name(folder)})
+
+
+def _zoo_name(folder: Path) -> str:
+    """``ppo/CartPole-v1`` of ``logs/ppo/CartPole-v1_3``."""
+    return f"{folder.resolve().parent.name}/{folder.resolve().name.rpartition('_')[0] or folder.name}"
+
+
+def _monitor_seed(file: Path) -> Seed:
+    returns = [value for _, value in _monitor_rows(file)]
+    return Seed(file, None, float(np.mean(returns[-_LAST:])) if returns else None, {"log": file.resolve().parent.name})
+
+
+def _monitor_rows(file: Path) -> list[tuple[int, float]]:
+    """Timesteps at which each episode ended, and its return, of a Monitor CSV."""
+    rows, steps = [], 0
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            if not stream.readline().startswith("#"):
+                stream.seek(0)
+            for row in csv.DictReader(stream):
+                steps += int(float(row["l"]))
+                rows.append((steps, float(row["r"])))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{file} is no Monitor file ({error}).", "Leave it out.") from None
+    return rows
+
+
+def _by_config(runs: Sequence[Seed]) -> list[Seeds]:
+    alike: dict[str, list[Seed]] = {}
+    for run in runs:
+        alike.setdefault(json.dumps(run.config, sort_keys=True, default=str), []).append(run)
+    groups = list(alike.values())
+    names = _names([group[0] for group in groups])
+    return [Seeds(name, tuple(group)) for name, group in zip(names, groups, strict=True)]
+
+
+def _names(firsts: Sequence[Seed]) -> list[str]:
+    """Algorithm and env, and where that is not enough the settings that differ."""
+    return [_name_among(first, [other for other in firsts if _name(other) == _name(first)]) for first in firsts]
+
+
+def _name_among(run: Seed, twins: Sequence[Seed]) -> str:
+    keys = sorted({key for twin in twins for key in {**twin.config, **run.config} if _differs(run, twin, key)})
+    settings = ", ".join(f"{key}={run.config.get(key, 'default')}" for key in keys[:3])
+    return f"{_name(run)} {settings}".strip()
+
+
+def _differs(one: Seed, other: Seed, key: str) -> bool:
+    return bool(one.config.get(key) != other.config.get(key))
+
+
+def _name(run: Seed) -> str:
+    if "algo" in run.config:
+        return f"{run.config['algo']} on {run.config['env.id']}"
+    return str(run.config.get("log", run.path.name))
+
+
+def read_curve(run: Seed, what: str) -> Curve | None:
+    """The learning curve of a run.
+
+    :param what: ``evaluation``, ``training`` (means of up to 100 episodes) or ``success``
+    :return: None when nothing of the kind was recorded
+    """
+    if (run.path / "evaluations.npz").is_file() and what == "evaluation":
+        with np.load(run.path / "evaluations.npz", allow_pickle=False) as archive:
+            return Curve(
+                np.asarray(archive["timesteps"], dtype=np.float64), np.asarray(archive["results"]).mean(axis=1)
+            )
+    if what == "training":
+        return _training_curve(run.path)
+    return _mean_by_timesteps(run.path / "evaluations.csv", "return" if what == "evaluation" else "success")
+
+
+def _columns(file: Path, *names: str) -> list[np.ndarray] | None:
+    """Columns of a CSV file as numbers; rows without one of them are left out."""
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            rows = [[row[name] for name in names] for row in csv.DictReader(stream)]
+    except (OSError, KeyError):
+        return None
+    values = [[float(cell) for cell in row] for row in rows if all(row)]
+    return list(np.asarray(values, dtype=np.float64).T) if values else None
+
+
+def _mean_by_timesteps(file: Path, column: str) -> Curve | None:
+    found = _columns(file, "timesteps", column)
+    if found is None:
+        return None
+    steps, where = np.unique(found[0], return_inverse=True)
+    return Curve(steps, np.bincount(where, weights=found[1]) / np.bincount(where))
+
+
+def _training_curve(path: Path) -> Curve | None:
+    if path.is_file() or not (path / "episodes.csv").is_file():
+        files = [path] if path.is_file() else sorted(path.glob("*.monitor.csv"))
+        rows = sorted(row for file in files for row in _monitor_rows(file))
+        found = list(np.asarray(rows, dtype=np.float64).T) if rows else None
+    else:
+        found = _columns(path / "episodes.csv", "timesteps", "return")
+    if found is None:
+        return None
+    window = min(_LAST, max(1, len(found[1]) // 5))
+    means = np.convolve(found[1], np.ones(window) / window, mode="valid")
+    return Curve(found[0][window - 1 :], means)

@@ -1,0 +1,149 @@
+"""compare and plot: what they take, put together and say."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rlrun
+from rlrun.errors import UsageError
+from rlrun.evidence.curves import group_curve
+from rlrun.evidence.scores import Seed, Seeds, collect
+from rlrun.runs.files import write_json
+
+pytestmark = pytest.mark.usefixtures("folder")
+CONFIG: dict[str, Any] = {
+    "algo": "a2c",
+    "env": {"id": "CartPole-v1", "n_envs": 1},
+    "total_timesteps": 20,
+    "evaluation": {"every": 10, "episodes": 1},
+    "trackers": [],
+}
+
+
+def run_with(score: float | None, name: str, seed: int, **changes: Any) -> Path:
+    """A short run whose stored result is another."""
+    path = rlrun.train({**CONFIG, **changes, "seed": seed}, name=name, progress=False).path
+    if score is not None:
+        values = {"timesteps": 20, "mean_return": score}
+        write_json(path / "results.json", {"final": values, "best": values})
+    return path
+
+
+def test_runs_that_differ_in_their_seed_only_are_a_group_wherever_they_lie():
+    for seed in range(3):
+        run_with(100.0 + seed, f"a{seed}", seed)
+        run_with(200.0 + seed, f"b{seed}", seed, hyperparameters={"gamma": 0.9})
+    found = rlrun.compare("runs")
+    assert [len(group.runs) for group in found.groups] == [3, 3]
+    assert {group.name for group in found.groups} == {
+        "a2c on CartPole-v1 hyperparameters.gamma=default",
+        "a2c on CartPole-v1 hyperparameters.gamma=0.9",
+    }
+    named = rlrun.compare("slow=runs/*/*/a*", "fast=runs/*/*/b*")
+    assert [summary.mean for summary in named.summaries.values()] == [101.0, 201.0]
+    assert "at least 4 of each are needed" in named.verdict
+
+
+def test_the_command_prints_verdict_table_and_json(rlrun_command: Callable[..., Any]):
+    for seed in range(5):
+        run_with(100.0 + seed, f"a{seed}", seed)
+        run_with(200.0 + seed, f"b{seed}", seed, hyperparameters={"gamma": 0.9})
+    selected = ("a=runs/*/*/a*", "b=runs/*/*/b*")
+    said = rlrun_command("compare", *selected)
+    assert said.code == 0, said.err
+    assert "b is better than a (5 and 5 seeds, p = 0.0079)." in said.out
+    report = json.loads(rlrun_command("compare", *selected, "--json").out)
+    assert report["verdict"].startswith("b is better than a")
+    assert report["groups"]["a"]["iqm"] == 102.0
+    assert "| a | 5 | 102.00 | 102.00 | 102.00 |" in rlrun_command("compare", *selected, "--markdown").out
+    rows = list(csv.DictReader(io.StringIO(rlrun_command("compare", *selected, "--csv").out)))
+    assert [float(row["score"]) for row in rows[:2]] == [100.0, 101.0]
+    assert rlrun_command("compare", *selected, "--csv", "--json").code == 2
+
+
+def test_what_is_missing_or_unequal_is_said(rlrun_command: Callable[..., Any]):
+    path = run_with(None, "unscored", 0)
+    (path / "results.json").unlink(missing_ok=True)
+    run_with(1.0, "a", 1)
+    run_with(2.0, "b", 2, total_timesteps=40)
+    outcome = rlrun_command("compare", "runs")
+    assert outcome.code == 0
+    assert "unscored has no score yet" in outcome.err
+    assert "The budgets differ: 20, 40 timesteps." in outcome.err
+    assert rlrun_command("compare", str(path)).code == 2
+    for text in ("nothing", "x=nothing*"):
+        refused = rlrun_command("compare", text)
+        assert (refused.code, refused.out) == (2, "")
+
+
+def zoo_log(folder: Path, score: float) -> Path:
+    folder.mkdir(parents=True)
+    results = np.full((3, 5), score)
+    np.savez(folder / "evaluations.npz", timesteps=[10, 20, 30], results=results, ep_lengths=results)
+    (folder / "0.monitor.csv").write_text('#{"t_start": 0}\nr,l,t\n1.0,5,0.1\n3.0,5,0.2\n')
+    return folder
+
+
+def test_logs_of_rl_zoo_and_of_monitor_have_scores_too():
+    for index in range(4):
+        zoo_log(Path(f"logs/ppo/CartPole-v1_{index}"), 100.0 + index)
+    (group,) = collect(["logs/ppo/*"], Path("runs"))
+    assert (group.name, group.scores) == ("ppo/CartPole-v1", [100.0, 101.0, 102.0, 103.0])
+    (monitors,) = collect(["m=logs/ppo/*/0.monitor.csv"], Path("runs"))
+    assert monitors.scores == [2.0] * 4
+    Path("logs/ppo/CartPole-v1_0/evaluations.npz").write_bytes(b"no")
+    with pytest.raises(UsageError, match="cannot be read"):
+        collect(["logs/ppo/*"], Path("runs"))
+
+
+def curves_in(folder: Path, *curves: list[tuple[int, float]]) -> Seeds:
+    runs = []
+    for index, curve in enumerate(curves):
+        path = folder / f"s{index}"
+        path.mkdir(parents=True)
+        lines = "".join(f"{steps},0,1,{value},1,\n" for steps, value in curve)
+        (path / "evaluations.csv").write_text("timesteps,episode,seed,return,length,success\n" + lines)
+        runs.append(Seed(path, index, None))
+    return Seeds("g", tuple(runs))
+
+
+def test_curves_of_unequal_length_end_with_the_shortest_and_are_read_between_points(folder: Path):
+    group = curves_in(folder, [(0, 0.0), (100, 100.0)], [(0, 0.0), (50, 100.0), (200, 100.0)])
+    curve = group_curve(group, "evaluation")
+    assert curve is not None
+    assert (curve.timesteps[0], curve.timesteps[-1]) == (0, 100)
+    assert curve.centre[list(curve.timesteps).index(50)] == pytest.approx(75.0)  # 50 and 100
+    assert curve.low is not None
+    assert curve.high is not None
+    assert np.all((curve.low <= curve.centre) & (curve.centre <= curve.high))
+
+
+def test_ten_million_points_are_thinned_out(folder: Path):
+    group = curves_in(folder, [(step * 1000, float(step)) for step in range(10_000)])
+    curve = group_curve(group, "evaluation")
+    assert curve is not None
+    assert len(curve.timesteps) == 400
+    assert curve.low is None
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_pictures_are_drawn(ending: str, rlrun_command: Callable[..., Any]):
+    for seed in range(2):
+        run_with(None, f"a{seed}", seed, total_timesteps=200)
+    outcome = rlrun_command("plot", "runs", "--out", f"deep/er.{ending}", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["groups"][0]["seeds"] == 2
+    starts = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+    assert Path(f"deep/er.{ending}").read_bytes().startswith(starts[ending])
+    assert rlrun_command("plot", "runs", "--what", "training", "--out", "t.png").code == 0
+    for wrong in (("--out", "a.bmp"), ("--what", "success")):
+        refused = rlrun_command("plot", "runs", *wrong)
+        assert (refused.code, refused.out) == (2, ""), wrong
