@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from rlrun.envs.check import EnvReport
     from rlrun.evidence.comparing import Compared
     from rlrun.evidence.curves import GroupCurve
+    from rlrun.evidence.difference import Difference
     from rlrun.hub.publishing import Verdict
     from rlrun.publish.package import Package
+    from rlrun.runs.groups import Group
     from rlrun.training.plan import Plan
     from rlrun.training.progress import Reporter
     from rlrun.training.zoo import ZooEntry
@@ -414,3 +416,49 @@ def plot(
     from rlrun.evidence.scores import collect
 
     return draw(collect([str(text) for text in selected], Path(run_dir)), Path(out), what)
+
+
+def diff(first: str | Path | Run, second: str | Path | Run, *, run_dir: str | Path = RUNS) -> Difference:
+    """What differs between two runs: config, versions, hardware, git."""
+    from rlrun.evidence.difference import difference
+
+    return difference(open_run(first, run_dir=run_dir).directory, open_run(second, run_dir=run_dir).directory)
+
+
+def evaluate_group(
+    group: str | Path | Group,
+    *,
+    checkpoint: str | int | None = "final",
+    episodes: int | None = None,
+    seed: int | None = None,
+    deterministic: bool | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    run_dir: str | Path = RUNS,
+    trust: bool = False,
+) -> dict[str, Any]:
+    """Evaluate every run of a group on the same episodes, and summarize over training seeds.
+
+    :param checkpoint: of each run; None: the final one
+    :param seed: of the episodes; None: the group's first seed
+    :raises UsageError: when there is no such group, or it has no run
+    """
+    from rlrun.evidence.statistics import Summary
+    from rlrun.runs.groups import Group, find_group
+
+    found = group if isinstance(group, Group) else find_group(str(group), Path(run_dir))
+    runs = [Run(directory) for directory in found.runs()] if found is not None else []
+    if found is None or not runs:
+        raise UsageError(f"{group} is no group with runs.", "`rlrun train C --seeds 0-4` makes one.")
+    chosen = found.seeds[0] if seed is None else seed
+    settings: dict[str, Any] = {
+        "checkpoint": checkpoint or "final",
+        "deterministic": deterministic,
+        "overrides": overrides,
+    }
+    values = [
+        {"training_seed": run.config.seed, **run.evaluate(episodes, seed=chosen, trust=trust, **settings).as_dict()}
+        for run in runs
+    ]
+    summary = Summary.of([value["mean_return"] for value in values])
+    spread = {"mean": summary.mean, "median": summary.median, "iqm": summary.iqm, "ci95": summary.interval}
+    return {"group": str(found.path), **spread, "runs": values}

@@ -27,7 +27,7 @@ HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "yam
 COMMANDS = (
     *("train", "resume", "eval", "check", "configs", "init", "schema"),
     *("check-env", "runs", "show", "inspect", "trust", "prune", "export", "doctor", "smoke", "import-zoo"),
-    *("video", "watch", "package", "push", "pull", "verify", "compare", "plot"),
+    *("video", "watch", "package", "push", "pull", "verify", "compare", "plot", "diff"),
 )
 PLAIN = """\
 algo: ppo

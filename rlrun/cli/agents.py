@@ -53,6 +53,15 @@ def eval_(
 ) -> int:
     """Mean return, spread, 95 % interval, length and success rate of an agent."""
     overrides = overrides_of(set_)
+    if not untrained and (group := _group(run, run_dir)) is not None:
+        if algo or env or config or fail_under is not None:
+            raise UsageError(
+                f"{run} is a group of runs.", "--algo, --env, --config and --fail-under are for one agent."
+            )
+        settings: dict[str, Any] = {"checkpoint": checkpoint, "episodes": episodes, "seed": seed}
+        settings["deterministic"] = deterministic
+        overriding = {o.key: o.value for o in overrides}
+        return _print_group(rlrun.evaluate_group(group, **settings, overrides=overriding, trust=trust_), json_)
     if not (untrained or checkpoint or algo or env or config):
         run, checkpoint = _as_checkpoint(run)
     is_file = not untrained and _is_foreign(Path(run))
@@ -89,6 +98,23 @@ def eval_(
         console.say(f"length  {values['mean_length']:.1f}")
         console.say(f"actions {'deterministic' if values['deterministic'] else 'stochastic'}, seed {values['seed']}")
     return _verdict(values, fail_under)
+
+
+def _group(text: str, run_dir: Path) -> Any:
+    from rlrun.runs.groups import find_group
+
+    return find_group(text, run_dir)
+
+
+def _print_group(values: dict[str, Any], as_json: bool) -> int:
+    if as_json:
+        console.print_json(values)
+        return 0
+    rows = [(run["training_seed"], words.describe_evaluation(run)) for run in values["runs"]]
+    console.print_table(("seed", "return"), rows)
+    span = "" if values["ci95"] is None else ", 95 % interval [{:.2f}, {:.2f}]".format(*values["ci95"])
+    console.say(f"IQM over {len(rows)} seeds {values['iqm']:.2f}{span}; mean {values['mean']:.2f}")
+    return 0
 
 
 def _as_checkpoint(text: str) -> tuple[str, str | None]:

@@ -1,4 +1,4 @@
-"""Commands about several runs: compare, plot."""
+"""Commands about several runs: compare, plot, diff."""
 
 from __future__ import annotations
 
@@ -89,3 +89,25 @@ def plot(
         console.print_json({"out": str(out), "groups": groups})
     else:
         console.say(str(out))
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="A run.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another run.")],
+    run_dir: RunDirOption = RUNS,
+    json_: JsonOption = False,
+) -> None:
+    """What differs between two runs: config, versions, hardware, git."""
+    found = rlrun.diff(first, second, run_dir=run_dir)
+    if json_:
+        console.print_json(found.as_dict())
+        return
+    console.say(found.verdict)
+    rows = [
+        (f"{section} {key}" if section != "config" else key, *map(str, pair))
+        for section, values in found.sections.items()
+        for key, pair in values.items()
+    ]
+    if rows:
+        console.print_table(("", first, second), rows)

@@ -147,3 +147,31 @@ def test_pictures_are_drawn(ending: str, rlrun_command: Callable[..., Any]):
     for wrong in (("--out", "a.bmp"), ("--what", "success")):
         refused = rlrun_command("plot", "runs", *wrong)
         assert (refused.code, refused.out) == (2, ""), wrong
+
+
+def test_what_differs_between_two_runs(rlrun_command: Callable[..., Any]):
+    run_with(1.0, "a", 0)
+    run_with(1.0, "b", 1)
+    path = run_with(1.0, "c", 1, hyperparameters={"gamma": 0.9})
+    assert rlrun_command("diff", "a", "b").out.startswith("They differ in their seed only.\n")
+    assert rlrun_command("diff", "b", "b").out == "Nothing that is recorded differs.\n"
+    said = rlrun_command("diff", "b", "c").out
+    assert said.startswith("They differ in hyperparameters.gamma (null and 0.9).\n")
+    manifest = json.loads((path / "manifest.json").read_text())
+    write_json(path / "manifest.json", {**manifest, "versions": {**manifest["versions"], "torch": "1.0"}})
+    report = json.loads(rlrun_command("diff", "b", "c", "--json").out)
+    assert report["versions"]["torch"][1] == "1.0"
+    assert report["config"] == {"hyperparameters.gamma": [None, 0.9]}
+
+
+def test_a_group_is_evaluated_on_the_same_episodes(rlrun_command: Callable[..., Any]):
+    Path("c.yaml").write_text(json.dumps(CONFIG))
+    assert rlrun_command("train", "c.yaml", "--seeds", "0-1", "--name", "g").code == 0
+    report = json.loads(rlrun_command("eval", "g", "--episodes", "3", "--json").out)
+    assert [run["training_seed"] for run in report["runs"]] == [0, 1]
+    assert {run["seed"] for run in report["runs"]} == {0}
+    for run in report["runs"]:
+        alone = rlrun.open_run(run["run"]).evaluate(3, seed=0, checkpoint="final")
+        assert alone.as_dict()["returns"] == run["returns"]
+    assert "IQM over 2 seeds" in rlrun_command("eval", "g", "--episodes", "3").out
+    assert rlrun_command("eval", "g", "--algo", "ppo").code == 2
