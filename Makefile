@@ -15,11 +15,12 @@ BIN := $(VENV)/bin
 # Newer than pyproject.toml and constraints.txt when .venv holds what they ask for.
 STAMP := $(VENV)/.installed
 LOCK := .venv-lock
+BENCH := .venv-bench
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install train test test-all check format lock clean
+.PHONY: help install train test test-all check bench format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +57,11 @@ check: $(STAMP) ## check format, lint, types, layers and the shipped configs
 	@layers=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$layers" >&2; exit 1; }
 	@$(BIN)/rlrun check --all
 
+bench: $(STAMP) ## time rlrun against RL Zoo, in turn; an hour on an idle machine
+	@test -x $(BENCH)/bin/rl_zoo3 || { $(PYTHON) -m venv --clear $(BENCH) && PIP_CONSTRAINT=constraints.txt \
+		$(BENCH)/bin/python -m pip install -qq --disable-pip-version-check 'rl_zoo3==2.9.2' seaborn panda-gym ale-py; }
+	@$(BIN)/python benchmarks/peers.py --peer $(BENCH)/bin/python --pairs 5 --write
+
 format: $(STAMP) ## format the code and repair what lint can repair
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format --quiet .
@@ -71,5 +77,5 @@ lock: ## resolve constraints.txt anew from pyproject.toml
 	@git --no-pager diff --stat -- constraints.txt
 
 clean: ## remove .venv, caches and builds (runs/ stays)
-	@rm -rf $(VENV) $(LOCK) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(LOCK) $(BENCH) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
