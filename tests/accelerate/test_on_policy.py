@@ -331,7 +331,7 @@ def test_what_cannot_be_accelerated_trains_as_plain_sb3_and_says_why(kwargs: dic
     action = kwargs.pop("action", ACTIONS["categorical"])
     envs = DummyVecEnv([lambda: RandomEnv(kwargs.pop("observation", VECTOR), action)])
     model: Any = accelerated(PPO)("MlpPolicy", envs, n_steps=8, batch_size=8, **kwargs)
-    assert reason in described(model)
-    assert ("off, because" in described(model)) == bool(reason)
+    assert reason in described(model, "auto")
+    assert ("accelerate off" in described(model, "auto")) == bool(reason)
     model.learn(16)
     assert model.num_timesteps == 16
