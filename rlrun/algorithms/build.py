@@ -8,6 +8,9 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from rlrun.accelerate.choose import accelerated
+from rlrun.accelerate.startup import leave_compiler_out
+from rlrun.accelerate.threads import torch_threads
 from rlrun.algorithms.hyperparameters import resolve
 from rlrun.algorithms.registry import get_algorithm
 from rlrun.config.loading import dotted
@@ -22,6 +25,7 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
     :param for_training: False leaves out the replay buffer, which takes memory and is not needed to act
     :raises UsageError: when SB3 refuses the combination
     """
+    leave_compiler_out()
     algorithm = get_algorithm(config.algo)
     kwargs, findings = resolve(algorithm, config.hyperparameters, venv.action_space)
     if findings:
@@ -30,18 +34,21 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
         kwargs = {name: value for name, value in kwargs.items() if not name.startswith("replay_buffer_")}
         kwargs |= {"buffer_size": venv.num_envs, "optimize_memory_usage": False}
     cls: Any = algorithm.load()
+    name = cls.__name__
+    if for_training and config.accelerate == "auto":
+        cls = accelerated(cls)
     if for_training and config.schedule_timesteps is not None:
         cls = _with_horizon(cls, config.schedule_timesteps)
     try:
         # seed=None: rlrun seeds the generators itself, and SB3 would seed the envs over again.
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch_threads(config.threads or 1):
             warnings.simplefilter("ignore", UserWarning)  # `rlrun check` says what is worth saying, once
             return cls(env=venv, device=device or config.device, seed=None, **kwargs)
     except Exception as error:  # SB3 asserts, torch raises RuntimeError, and the user's own classes anything
         reason = " ".join(str(error).split()) or type(error).__name__
         if "allocate memory" in reason or isinstance(error, MemoryError):
             reason = "its networks and buffers do not fit in memory"
-        raise UsageError(f"{cls.__name__} refuses this config: {reason.rstrip('.')}.") from error
+        raise UsageError(f"{name} refuses this config: {reason.rstrip('.')}.") from error
 
 
 def _with_horizon(cls: Any, timesteps: int) -> Any:
