@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -216,8 +217,10 @@ class Mlp:
         self._tapes: dict[int, Tape] = {}
         for layer in _layers(module):
             if isinstance(layer, nn.Linear):
-                bias = (None, None) if layer.bias is None else flat.view(layer.bias)  # type: ignore[arg-type]
-                self._stages.append(_Stage(*flat.view(layer.weight), *bias))
+                weight: Any = layer.weight
+                bias: Any = layer.bias
+                views = (None, None) if bias is None else flat.view(bias)
+                self._stages.append(_Stage(*flat.view(weight), *views))
             else:
                 self._stages[-1].activation = _ACTIVATIONS[type(layer)]
 

@@ -8,6 +8,7 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from rlrun.accelerate.choose import accelerated
 from rlrun.algorithms.hyperparameters import resolve
 from rlrun.algorithms.registry import get_algorithm
 from rlrun.config.loading import dotted
@@ -30,6 +31,9 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
         kwargs = {name: value for name, value in kwargs.items() if not name.startswith("replay_buffer_")}
         kwargs |= {"buffer_size": venv.num_envs, "optimize_memory_usage": False}
     cls: Any = algorithm.load()
+    name = cls.__name__
+    if for_training and config.accelerate == "auto":
+        cls = accelerated(cls)
     if for_training and config.schedule_timesteps is not None:
         cls = _with_horizon(cls, config.schedule_timesteps)
     try:
@@ -41,7 +45,7 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
         reason = " ".join(str(error).split()) or type(error).__name__
         if "allocate memory" in reason or isinstance(error, MemoryError):
             reason = "its networks and buffers do not fit in memory"
-        raise UsageError(f"{cls.__name__} refuses this config: {reason.rstrip('.')}.") from error
+        raise UsageError(f"{name} refuses this config: {reason.rstrip('.')}.") from error
 
 
 def _with_horizon(cls: Any, timesteps: int) -> Any:

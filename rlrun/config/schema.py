@@ -200,6 +200,11 @@ class Config(Section):
     threads: Positive | None = Field(
         None, description="Torch threads. null: 4 for images and for batches of 1,024 or more, else 1."
     )
+    accelerate: Literal["auto", "off"] = Field(
+        "auto",
+        description="`auto`: faster rollouts and updates where they are known to be equal up to rounding; "
+        "`off`: plain Stable-Baselines3.",
+    )
     init_from: str | None = Field(None, description="Start from the weights of this run or SB3 zip.")
     max_time: Annotated[Float, Field(gt=0)] | None = Field(
         None, description="Stop cleanly after this long: seconds, or a string such as `3h50m`."

@@ -62,6 +62,8 @@ class Boundary(BaseCallback):
     :ivar ended_by: why training is over; empty while it is not
     """
 
+    reads_transitions_only = True  # of the locals of a rollout; says to rlrun.accelerate what it need not compute
+
     def __init__(
         self,
         config: Config,

@@ -1,0 +1,58 @@
+"""Which classes have a faster form, and whether a model makes use of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+
+class Accelerated:
+    """Mixin of an SB3 algorithm: its faster form, where the model's parts allow it.
+
+    A model is asked once, when it is set up; one that is refused trains as plain SB3. What the faster form keeps is
+    left out of what SB3 saves, so a saved model is a plain SB3 model.
+
+    :ivar fast: what the faster form works with; None: plain SB3
+    :ivar acceleration: one clause on what is done, or why nothing is
+    """
+
+    fast: Any = None
+    acceleration: str = ""
+
+    def why_plain(self) -> str:
+        """Why this model trains as plain SB3; empty when it need not."""
+        raise NotImplementedError
+
+    def build_fast(self) -> Any:
+        """What the faster form works with, for a model that :meth:`why_plain` has nothing against."""
+        raise NotImplementedError
+
+    def how_fast(self) -> str:
+        """One clause on what the faster form does."""
+        raise NotImplementedError
+
+    def _setup_model(self) -> None:
+        super()._setup_model()  # type: ignore[misc]
+        reason = self.why_plain()
+        self.fast = None if reason else self.build_fast()
+        self.acceleration = f"off, because {reason}" if reason else self.how_fast()
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "fast", "acceleration"]  # type: ignore[misc]
+
+
+def accelerated(cls: type[BaseAlgorithm]) -> type[BaseAlgorithm]:
+    """The faster form of an algorithm's class; the class itself where there is none."""
+    from rlrun.accelerate.on_policy import FastA2C, FastPPO
+
+    table: dict[type[BaseAlgorithm], type[BaseAlgorithm]] = {A2C: FastA2C, PPO: FastPPO}
+    return table.get(cls, cls)
+
+
+def described(model: BaseAlgorithm) -> str:
+    """What is accelerated about a model, or why nothing is: one clause for people."""
+    if isinstance(model, Accelerated):
+        return f"accelerate: {model.acceleration}"
+    return f"accelerate: off, because {type(model).__name__} has no faster form"
