@@ -89,6 +89,7 @@ def pair(cls: type, **kwargs: Any) -> tuple[Any, Any]:
     plain, fast = build(cls, False, **kwargs), build(cls, True, **kwargs)
     plain.learn(1)  # a first update, so that moments are not those of the beginning
     fast.set_parameters(plain.get_parameters())
+    fast._n_updates, fast._current_progress_remaining = plain._n_updates, plain._current_progress_remaining
     models = (plain, fast)
     for model in models:
         model.set_logger(Recording())
@@ -235,7 +236,7 @@ class Checks(BaseCallback):
         assert set(self.names.split()) <= found.keys()
         with torch.no_grad():
             policy = self.model.policy
-            actions = torch.as_tensor(found["actions"])
+            actions = torch.as_tensor(found["actions"]).float()
             values, log_probs, _ = policy.evaluate_actions(found["obs_tensor"], actions)
         assert values.shape == found["values"].shape
         torch.testing.assert_close(found["values"], values, rtol=1e-4, atol=1e-6)
@@ -276,7 +277,7 @@ def test_a_rollouts_values_and_advantages_are_sb3s(cls: type, action: str, obser
         for step in range(model.n_steps):
             whole = buffer.observations
             obs = {k: v[step] for k, v in whole.items()} if observation == "dict" else whole[step]
-            actions = torch.as_tensor(buffer.actions[step].reshape(4, *ACTIONS[action].shape))
+            actions = torch.as_tensor(buffer.actions[step].reshape(4, *ACTIONS[action].shape)).float()
             values, log_probs, _ = model.policy.evaluate_actions(model.policy.obs_to_tensor(obs)[0], actions)
             np.testing.assert_allclose(buffer.values[step], values.numpy()[:, 0], rtol=1e-4, atol=1e-6)
             np.testing.assert_allclose(buffer.log_probs[step], log_probs.numpy(), rtol=1e-4, atol=1e-5)
