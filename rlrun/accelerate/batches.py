@@ -106,16 +106,14 @@ class ReplaySampler:
             observations, following = normalizer.normalize_obs(observations), normalizer.normalize_obs(following)
             rewards = normalizer.normalize_reward(rewards).astype(np.float32)
         dones = _take(buffer.dones, at) * (1 - _take(buffer.timeouts, at))
-        return Batch(
-            self._features(observations), _take(buffer.actions, at), self._features(following), dones, rewards
-        )
+        return Batch(self._features(observations), _take(buffer.actions, at), self._features(following), dones, rewards)
 
 
 class HindsightSampler(ReplaySampler):
     """Draws batches from a HerReplayBuffer: a part of the transitions gets a goal that the episode reached later.
 
-    Andrychowicz et al. 2017. SB3 looks for transitions of whole episodes in all of the buffer at every call; they change
-    only when an episode ends or begins to be overwritten.
+    Andrychowicz et al. 2017. SB3 looks for transitions of whole episodes in all of the buffer at every call; which ones
+    these are changes only when an episode ends or begins to be overwritten.
     """
 
     buffer: HerReplayBuffer
@@ -150,8 +148,8 @@ class HindsightSampler(ReplaySampler):
         infos: Any = [{} for _ in rows]
         if buffer.copy_info_dict:
             infos = copy.deepcopy(buffer.infos[rows, envs])
-        assert buffer.env is not None
-        return np.asarray(buffer.env.env_method("compute_reward", achieved, goals, infos, indices=[0])[0])
+        venv: Any = buffer.env
+        return np.asarray(venv.env_method("compute_reward", achieved, goals, infos, indices=[0])[0])
 
     def _find_valid(self) -> Array:
         """Positions in (row, env) order of the transitions whose episode is whole."""

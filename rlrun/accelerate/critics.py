@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from torch import nn
@@ -47,14 +48,12 @@ class Critics:
 
         :param gradient: of a loss by the values, (batch, critics or 1, out)
         """
-        total: Array | None = None
+        parts = []
         for index in range(gradient.shape[1]):
-            found = self._nets[index].backward(np.ascontiguousarray(gradient[:, index]), parameters=False, inputs=True)
-            assert found is not None
-            part = found[:, -self._n_actions :]
-            total = part.copy() if total is None else np.add(total, part, out=total)
-        assert total is not None
-        return total
+            by_outputs = np.ascontiguousarray(gradient[:, index])
+            by_inputs = cast(Array, self._nets[index].backward(by_outputs, parameters=False, inputs=True))
+            parts.append(by_inputs[:, -self._n_actions :])
+        return np.add.reduce(parts)
 
 
 def squared_errors(values: Array, targets: Array) -> tuple[float, Array]:

@@ -1,8 +1,8 @@
-"""The quantile Huber loss of QR-DQN and TQC (Dabney et al. 2018, equations 9 and 10; Kuznetsov et al. 2020, equation 7).
+"""The quantile Huber loss of QR-DQN and TQC (Dabney et al. 2018, equations 9 and 10; Kuznetsov et al. 2020).
 
 SB3 has autograd walk back through several tensors of (batch, quantiles, targets). The gradient is known: with
 d = target - quantile, c = d clipped to [-1, 1] and w = tau where d >= 0 and 1 - tau elsewhere, a pair costs
-w c (d - c / 2), and its derivative by the quantile is -w c. Since w c = c / 2 + (tau - 1/2) |c|, no comparison is needed.
+w c (d - c / 2), and its derivative by the quantile is -w c. Since w c = c / 2 + (tau - 1/2) |c|, nothing is compared.
 """
 
 from __future__ import annotations

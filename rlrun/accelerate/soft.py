@@ -7,7 +7,7 @@ found there.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -39,7 +39,6 @@ class SquashedGaussian:
     def __init__(self, actor: Any, trained: Trained) -> None:
         self._latent = Mlp(actor.latent_pi, trained.flat)
         self._mean, self._log_std = Mlp(actor.mu, trained.flat), Mlp(actor.log_std, trained.flat)
-        self._n_actions = actor.mu.out_features
 
     def actions(self, features: Array) -> Array:
         """Actions drawn with torch's global generator, (batch, actions); what :meth:`backward` needs is kept."""
@@ -78,9 +77,9 @@ class SquashedGaussian:
         by_mean = by_u + alpha * np.where(follows, 0, z / self.std)
         by_log_std = by_u * self.std * self.noise + alpha * (z * z - 1 - np.where(follows, z * self.noise, 0))
         by_log_std *= self.is_free
-        by_latent = self._mean.backward(by_mean, inputs=True)
-        by_latent = by_latent + self._log_std.backward(by_log_std, inputs=True)
-        self._latent.backward(by_latent)
+        through_mean = cast(Array, self._mean.backward(by_mean, inputs=True))
+        through_log_std = cast(Array, self._log_std.backward(by_log_std, inputs=True))
+        self._latent.backward(through_mean + through_log_std)
 
 
 class EntropyCoefficient:
@@ -228,8 +227,9 @@ class SoftActorCritic(ContinuousActions):
 
     def squashed_actions(self, observations: Any) -> Array:
         """See ContinuousActions."""
-        assert self.fast is not None
-        return self.fast.policy_now.actions(self.fast.features(observations))
+        fast: Any = self.fast
+        actions: Array = fast.policy_now.actions(fast.features(observations))
+        return actions
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """See SAC."""

@@ -88,8 +88,9 @@ class Deterministic(ContinuousActions):
 
     def squashed_actions(self, observations: Any) -> Array:
         """See ContinuousActions."""
-        assert self.fast is not None
-        return self.fast.policy_net.forward(self.fast.features(observations))
+        fast: Any = self.fast
+        actions: Array = fast.policy_net.forward(fast.features(observations))
+        return actions
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """See TD3."""
