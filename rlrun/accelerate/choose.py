@@ -16,7 +16,7 @@ class Accelerated:
     left out of what SB3 saves, so a saved model is a plain SB3 model.
 
     :ivar fast: what the faster form works with; None: plain SB3
-    :ivar acceleration: one clause on what is done, or why nothing is
+    :ivar acceleration: whether it is used, and how or why not
     """
 
     fast: Any = None
@@ -38,7 +38,7 @@ class Accelerated:
         super()._setup_model()  # type: ignore[misc]
         reason = self.why_plain()
         self.fast = None if reason else self.build_fast()
-        self.acceleration = f"off, because {reason}" if reason else self.how_fast()
+        self.acceleration = f"off: {reason}" if reason else f"auto: {self.how_fast()}"
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "fast", "acceleration"]  # type: ignore[misc]
@@ -46,9 +46,13 @@ class Accelerated:
 
 def accelerated(cls: type[BaseAlgorithm]) -> type[BaseAlgorithm]:
     """The faster form of an algorithm's class; the class itself where there is none."""
+    return _faster_forms().get(cls, cls)
+
+
+def _faster_forms() -> dict[type[BaseAlgorithm], type[BaseAlgorithm]]:
     from rlrun.accelerate import on_policy, q_learning, soft, td3
 
-    table: dict[type[BaseAlgorithm], type[BaseAlgorithm]] = {
+    return {
         A2C: on_policy.FastA2C,
         PPO: on_policy.FastPPO,
         DQN: q_learning.FastDQN,
@@ -58,11 +62,15 @@ def accelerated(cls: type[BaseAlgorithm]) -> type[BaseAlgorithm]:
         TD3: td3.FastTD3,
         DDPG: td3.FastDDPG,
     }
-    return table.get(cls, cls)
 
 
-def described(model: BaseAlgorithm) -> str:
-    """What is accelerated about a model, or why nothing is: one clause for people."""
+def described(model: BaseAlgorithm, wanted: str) -> str:
+    """What is accelerated about a model, or why nothing is: one clause for people.
+
+    :param wanted: the config's ``accelerate``
+    """
+    if wanted == "off":
+        return "accelerate off: as the config says"
     if isinstance(model, Accelerated):
-        return f"accelerate: {model.acceleration}"
-    return f"accelerate: off, because {type(model).__name__} has no faster form"
+        return f"accelerate {model.acceleration}"
+    return f"accelerate off: {type(model).__name__} has no faster form"

@@ -52,12 +52,9 @@ class Categorical(Distribution):
         self._by_batch: dict[int, tuple[Array, ...]] = {}
 
     def sample(self, outputs: Array) -> Array:
-        """Inverts the distribution function; shape (batch,)."""
-        largest = np.maximum.reduce(outputs, axis=1, keepdims=True)
-        weights = np.exp(outputs - largest)
-        cumulative = np.add.accumulate(weights, axis=1, dtype=np.float64)
-        points = np.random.random_sample(len(outputs)) * cumulative[:, -1]
-        return np.add.reduce(cumulative <= points[:, None], axis=1)
+        """The first of n exponential clocks to ring, each with its action's rate (the Gumbel-max trick); (batch,)."""
+        clocks = np.random.standard_exponential(outputs.shape)
+        return np.subtract(np.log(clocks, out=clocks), outputs, out=clocks).argmin(axis=1)
 
     def evaluate(self, outputs: Array, actions: Array) -> tuple[Array, Array]:
         """See Distribution."""

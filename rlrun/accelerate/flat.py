@@ -29,20 +29,20 @@ class FlatParameters:
         self.gradients = np.zeros_like(self.values)
         self._values = split(self.values, self.parameters)
         self._gradients = split(self.gradients, self.parameters)
+        self._addresses = [values.ctypes.data for values in self._values]
         self._index = {parameter: index for index, parameter in enumerate(self.parameters)}
         self.bind()
 
     def bind(self) -> None:
         """Make the parameters views of the vector, with the values that they have now."""
-        for parameter, values in zip(self.parameters, self._values, strict=True):
-            if parameter.data_ptr() != values.ctypes.data:
+        for parameter, values, address in zip(self.parameters, self._values, self._addresses, strict=True):
+            if parameter.data_ptr() != address:
                 values[...] = parameter.detach().numpy()
                 parameter.data = torch.from_numpy(values)
 
     def is_bound(self) -> bool:
         """Whether every parameter still is a view of the vector."""
-        pairs = zip(self.parameters, self._values, strict=True)
-        return all(parameter.data_ptr() == values.ctypes.data for parameter, values in pairs)
+        return [parameter.data_ptr() for parameter in self.parameters] == self._addresses
 
     def view(self, parameter: torch.nn.Parameter) -> tuple[Array, Array]:
         """A parameter's part of the vectors, in its shape: values and gradients."""

@@ -238,7 +238,7 @@ class Mlp:
         tape = self._own_tape(len(inputs)) if tape is None else tape
         tape.inputs = x = inputs
         for stage, y, kept in zip(self._stages, tape.outputs, tape.kept, strict=True):
-            np.matmul(x, stage.transposed, out=y)
+            np.dot(x, stage.transposed, out=y)
             if stage.bias is not None:
                 np.add(y, stage.bias, out=y)
             if stage.activation is not None:
@@ -264,11 +264,11 @@ class Mlp:
                 stage.activation.backward(gradient, tape.outputs[index], tape.kept[index])
             if parameters:
                 x = tape.outputs[index - 1] if index else tape.inputs
-                np.matmul(gradient.T, x, out=stage.weight_gradient)
+                np.dot(gradient.T, x, out=stage.weight_gradient)
                 if stage.bias_gradient is not None:
                     np.dot(tape.ones, gradient, out=stage.bias_gradient)
             if index or inputs:
-                gradient = np.matmul(gradient, stage.weight, out=tape.gradients[index])
+                gradient = np.dot(gradient, stage.weight, out=tape.gradients[index])
         return gradient if inputs else None
 
     def _own_tape(self, batch: int) -> Tape:

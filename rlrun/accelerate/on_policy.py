@@ -57,11 +57,10 @@ class OnPolicy(Accelerated):
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
-        """See OnPolicyAlgorithm."""
+        """See OnPolicyAlgorithm. Linear layers and activations know no training mode, so it is not switched."""
         model: Any = self
         if self.fast is None:
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)  # type: ignore[misc]
-        model.policy.set_training_mode(False)
         rollout_buffer.reset()
         callback.on_rollout_start()
         self.fast.bind()
@@ -97,7 +96,6 @@ class FastPPO(OnPolicy, PPO):
         if self.fast is None:
             super().train()
             return
-        self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         self.fast.bind()
         with np.errstate(all="ignore"):
@@ -196,7 +194,6 @@ class FastA2C(OnPolicy, A2C):
         if self.fast is None:
             super().train()
             return
-        self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         self.fast.bind()
         with np.errstate(all="ignore"):

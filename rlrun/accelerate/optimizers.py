@@ -15,6 +15,13 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
 from rlrun.accelerate.flat import Array, FlatParameters, split
 
+# One call for all of Adam's sums, without and with decoupled weight decay. Not public, so it may be absent.
+_FUSED: Any = (
+    (torch._fused_adam_, torch._fused_adamw_)
+    if hasattr(torch, "_fused_adam_") and hasattr(torch, "_fused_adamw_")
+    else None
+)
+
 
 class FlatOptimizer:
     """An optimiser that works in place on flat parameters.
@@ -30,9 +37,9 @@ class FlatOptimizer:
         self.optimizer, self.flat = optimizer, flat
         self._vectors = {name: np.empty_like(flat.values) for name in self.moments}
         self._views = {name: split(vector, flat.parameters) for name, vector in self._vectors.items()}
+        self._addresses = [view.ctypes.data for view in self._views[self.moments[0]]]
         self._counts = np.zeros(len(flat.parameters), dtype=np.float32)
         self._scratch = np.empty_like(flat.values)
-        self._scratch_2 = np.empty_like(flat.values)
         self.bind()
 
     def bind(self) -> None:
@@ -50,12 +57,9 @@ class FlatOptimizer:
 
     def is_bound(self) -> bool:
         """Whether the optimiser's state still is a view of the vectors; loading a state ends that."""
-        name = self.moments[0]
-        state, views = self.optimizer.state, self._views[name]
-        return all(
-            name in state[parameter] and state[parameter][name].data_ptr() == view.ctypes.data
-            for parameter, view in zip(self.flat.parameters, views, strict=True)
-        )
+        name, state = self.moments[0], self.optimizer.state
+        tensors = [state[parameter].get(name) for parameter in self.flat.parameters]
+        return [None if tensor is None else tensor.data_ptr() for tensor in tensors] == self._addresses
 
     def step(self) -> None:
         """One step along the gradients of the flat parameters, which it may overwrite."""
@@ -75,7 +79,39 @@ class FlatAdam(FlatOptimizer):
 
     moments = ("exp_avg", "exp_avg_sq")
 
+    def __init__(self, optimizer: torch.optim.Optimizer, flat: FlatParameters) -> None:
+        super().__init__(optimizer, flat)
+        vectors = (flat.values, flat.gradients, *self._vectors.values())
+        self._tensors = [[torch.from_numpy(vector)] for vector in vectors]
+        self._count = [torch.zeros(())]
+
     def _update(self, group: dict[str, Any]) -> None:
+        """By torch's one pass over all vectors, which is what ``Adam(fused=True)`` calls."""
+        if _FUSED is None:
+            self._update_in_steps(group)
+            return
+        values, gradients, mean, square = self._tensors
+        self._count[0].fill_(float(self._counts[0]))
+        beta1, beta2 = group["betas"]
+        step = _FUSED[bool(group.get("decoupled_weight_decay"))]
+        step(
+            values,
+            gradients,
+            mean,
+            square,
+            [],
+            self._count,
+            lr=float(group["lr"]),
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def _update_in_steps(self, group: dict[str, Any]) -> None:
+        """The same in NumPy, for a torch without that function."""
         values, gradients, scratch = self.flat.values, self.flat.gradients, self._scratch
         mean, square = self._vectors["exp_avg"], self._vectors["exp_avg_sq"]
         rate, (beta1, beta2) = float(group["lr"]), group["betas"]

@@ -9,6 +9,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlrun.accelerate.choose import accelerated
+from rlrun.accelerate.startup import leave_compiler_out
 from rlrun.algorithms.hyperparameters import resolve
 from rlrun.algorithms.registry import get_algorithm
 from rlrun.config.loading import dotted
@@ -23,6 +24,7 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
     :param for_training: False leaves out the replay buffer, which takes memory and is not needed to act
     :raises UsageError: when SB3 refuses the combination
     """
+    leave_compiler_out()
     algorithm = get_algorithm(config.algo)
     kwargs, findings = resolve(algorithm, config.hyperparameters, venv.action_space)
     if findings:

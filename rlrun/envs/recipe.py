@@ -6,7 +6,7 @@ The order, from the inside out::
     Recorder                      SB3's Monitor: the env's own return and length, before any wrapper changes them
     env.wrappers                  in the order of the config
     SeededResets                  gives each reset its seed
-    DummyVecEnv or SubprocVecEnv  (inside a RestartableVecEnv when training)
+    SerialVecEnv or SubprocVecEnv (inside a RestartableVecEnv when training)
     VecFrameStack                 env.frame_stack
     VecTransposeImage             images to channels first, as torch wants them
     VecNormalize                  normalize; frozen, and rewards left alone, outside training
@@ -26,7 +26,6 @@ import gymnasium as gym
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import (
-    DummyVecEnv,
     VecEnv,
     VecFrameStack,
     VecNormalize,
@@ -40,6 +39,7 @@ from rlrun.envs.keywords import keyword_hint
 from rlrun.envs.normalization import Statistics, set_statistics
 from rlrun.envs.recording import RecordedVecEnv, Recorder
 from rlrun.envs.seeding import SeededResets, Stream, draw_seeds, endless_seeds, seed_global_generators
+from rlrun.envs.serial import SerialVecEnv
 from rlrun.envs.workers import start_workers
 from rlrun.envs.wrappers import KNOWN, check_kwargs, wrapper_class
 from rlrun.errors import RlrunError, UsageError
@@ -121,7 +121,7 @@ class EnvRecipe:
             env = self.make(role, own_seeds)
             return env if around is None else around(env)
 
-        base = DummyVecEnv([partial(make, iter(s)) for s in seeds])
+        base = SerialVecEnv([partial(make, iter(s)) for s in seeds])
         venv = self._wrap_vec(RecordedVecEnv(base), role)
         normalizer = find_normalizer(venv)
         if normalizer is not None:
@@ -138,7 +138,7 @@ class EnvRecipe:
         makers: list[Callable[[], gym.Env[Any, Any]]] = [
             partial(Rebuildable, partial(_make_training_env, self, index)) for index in range(self.env.n_envs)
         ]
-        base = start_workers(makers) if self.env.vec == "workers" else DummyVecEnv(makers)
+        base = start_workers(makers) if self.env.vec == "workers" else SerialVecEnv(makers)
         restartable = RestartableVecEnv(base)
         return self._wrap_vec(restartable, Role.TRAIN), restartable
 

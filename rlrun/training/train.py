@@ -18,6 +18,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from rlrun.accelerate.choose import described
 from rlrun.algorithms.build import build_model
 from rlrun.config.classes import load_class, make_importable
 from rlrun.config.schema import Config, TrackerConfig
@@ -67,14 +68,15 @@ def start(plan: Plan, root: Path, name: str | None, reporter: Reporter, began: f
     with _session(plan.config, plan.recipe) as session:
         parent = _initialise(session, plan.config)
         require_space(root, session.model, plan.config)
-        run = RunDirectory.create(root, plan.config, name, _description(plan, parent))
+        notes = (*plan.notes, described(session.model, plan.config.accelerate))
+        run = RunDirectory.create(root, plan.config, name, _description(plan, notes, parent))
         if not sign(run) and named_code(plan.config):
             hint = "so what it imports will not be known as yours; XDG_CONFIG_HOME may name another."
             reporter.said(f"warning: no key can be kept in {config_folder()}, {hint}")
         with locked(run.path) as lock:
             for warning in plan.warnings:
                 reporter.said(f"warning: {warning}")
-            _train(session, run, reporter, lock, plan.notes, None, began)
+            _train(session, run, reporter, lock, notes, None, began)
     return run
 
 
@@ -266,7 +268,7 @@ def _in_words(error: BaseException, run: RunDirectory) -> RlrunError:
     return RlrunError(f"Training failed: {type(error).__name__}: {reason}", hint)
 
 
-def _description(plan: Plan, parent: dict[str, Any] | None) -> dict[str, Any]:
+def _description(plan: Plan, notes: tuple[str, ...], parent: dict[str, Any] | None) -> dict[str, Any]:
     """What the manifest says of a run at its start."""
     now = datetime.datetime.now(datetime.timezone.utc)
     return {
@@ -283,7 +285,7 @@ def _description(plan: Plan, parent: dict[str, Any] | None) -> dict[str, Any]:
         "config_file": str(plan.source.path.resolve()) if plan.source.path else None,
         "import_paths": list(plan.import_paths),
         "parent": parent,
-        "notes": list(plan.notes),
+        "notes": list(notes),
         "versions": versions(),
         "hardware": hardware(),
         "git": git_state(Path.cwd()),

@@ -10,6 +10,7 @@ import torch
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch import nn
 
+from rlrun.accelerate import optimizers
 from rlrun.accelerate.flat import FlatParameters
 from rlrun.accelerate.optimizers import clip_gradient_norm, flat_optimizer, why_not
 
@@ -42,8 +43,13 @@ def difference(one: nn.Module, other: nn.Module) -> float:
     return max(float((a - b).detach().norm() / b.detach().norm()) for a, b in pairs)
 
 
+@pytest.mark.parametrize("is_fused", [True, False])
 @pytest.mark.parametrize("kind", MAKERS)
-def test_steps_are_torchs_and_each_goes_on_from_the_others_state(kind: str) -> None:
+def test_steps_are_torchs_and_each_goes_on_from_the_others_state(
+    kind: str, is_fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_fused:
+        monkeypatch.setattr(optimizers, "_FUSED", None)
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 3))
     net = copy.deepcopy(plain)

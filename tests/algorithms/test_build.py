@@ -50,8 +50,14 @@ def config(algo: str, **hyperparameters: Any) -> Config:
 def test_every_algorithm_of_the_table_builds_its_own_class(algo: str, cartpole: VecEnv, pendulum: VecEnv) -> None:
     keywords = {"policy": "MlpLstmPolicy"} if algo == "recurrent_ppo" else {}
     venv = cartpole if "Discrete" in algorithms()[algo].actions else pendulum
-    model = build_model(config(algo, **keywords), venv)
-    assert type(model) is algorithms()[algo].load()
+    settings = config(algo, **keywords)
+    model = build_model(settings, venv)
+    assert isinstance(model, algorithms()[algo].load())
+    for plain in (
+        build_model(settings, venv, for_training=False),
+        build_model(settings.model_copy(update={"accelerate": "off"}), venv),
+    ):
+        assert type(plain) is algorithms()[algo].load()
     assert model.seed is None, "rlrun seeds by itself"
     assert model.device == torch.device("cpu")
 
