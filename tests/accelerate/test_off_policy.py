@@ -24,15 +24,6 @@ from rlrun.accelerate.quantiles import QuantileHuber
 SMALL = {"net_arch": [32, 24]}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    """Networks this small wait for each other on more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Play(gym.Env):
     """Observations of every kind that is claimed; rewards that depend on both observation and action.
 
