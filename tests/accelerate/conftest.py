@@ -1,6 +1,4 @@
-"""Networks as small as those of these tests wait for each other on more than one thread."""
-
-from __future__ import annotations
+"""Networks this small are not for several threads, which wait for each other where other tests run beside."""
 
 from collections.abc import Iterator
 
@@ -9,7 +7,7 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
