@@ -17,7 +17,7 @@ from gymnasium import spaces
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
-from stable_baselines3.common.utils import explained_variance, obs_as_tensor
+from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlrun.accelerate import actor_critic
@@ -64,8 +64,8 @@ class OnPolicy(Accelerated):
         rollout_buffer.reset()
         callback.on_rollout_start()
         self.fast.bind()
-        with np.errstate(all="ignore"):
-            return _Rollout(model, self.fast, env, callback, rollout_buffer, n_rollout_steps).collect()
+        _require_finite(self.fast.flat.values, "the policy's parameters")
+        return _Rollout(model, self.fast, env, callback, rollout_buffer, n_rollout_steps).collect()
 
     def _update(self, log_prob_gradient: Array, value_gradient: Array, n: int) -> None:
         """One step of the optimiser, along the gradients of the batch that was evaluated last.
@@ -178,7 +178,7 @@ class FastPPO(OnPolicy, PPO):
         record("train/approx_kl", np.mean(kls))
         record("train/clip_fraction", np.mean([loss.clip_fraction for loss in losses]))
         record("train/loss", last.policy + self.ent_coef * last.entropy + self.vf_coef * last.value)
-        record("train/explained_variance", explained_variance(samples.values, samples.returns))
+        record("train/explained_variance", _explained_variance(samples.values, samples.returns))
         self._log_std()
         record("train/n_updates", self._n_updates, exclude="tensorboard")
         record("train/clip_range", clip_range)
@@ -217,7 +217,7 @@ class FastA2C(OnPolicy, A2C):
         self._n_updates += 1
         record = self.logger.record
         record("train/n_updates", self._n_updates, exclude="tensorboard")
-        record("train/explained_variance", explained_variance(samples.values, samples.returns))
+        record("train/explained_variance", _explained_variance(samples.values, samples.returns))
         record("train/entropy_loss", entropy_loss)
         record("train/policy_loss", policy_loss)
         record("train/value_loss", value_loss)
@@ -362,6 +362,7 @@ class _Rollout:
     def _finish(self, outputs: Array, last_obs: Any, last_dones: Array) -> None:
         """Values, log-probabilities, advantages and returns of the whole rollout."""
         buffer, fast = self.buffer, self.fast
+        _require_finite(outputs, "the outputs of the policy")
         buffer.full = True
         n = outputs.shape[0] * outputs.shape[1]
         features = fast.features(buffer.observations, 2).reshape(n, -1)
@@ -389,6 +390,26 @@ def compute_advantages(buffer: RolloutBuffer, last_values: Array, last_dones: Ar
     for step in reversed(range(len(deltas))):
         advantage = np.add(deltas[step], factors[step] * advantage, out=buffer.advantages[step])
     buffer.returns = buffer.advantages + buffer.values
+
+
+def _require_finite(values: Array, what: str) -> None:
+    """Stop where SB3 stops, whose distributions refuse parameters that are no numbers.
+
+    :raises ValueError: when one of the values is infinite or not a number
+    """
+    if not np.isfinite(values).all():
+        raise ValueError(f"training diverged: {what} are no longer finite numbers")
+
+
+def _explained_variance(predicted: Array, actual: Array) -> float:
+    """SB3's ``explained_variance``: 1 - Var(actual - predicted) / Var(actual); both (n,)."""
+    variance = _variance(actual)
+    return float("nan") if variance == 0 else 1 - _variance(actual - predicted) / variance
+
+
+def _variance(values: Array) -> float:
+    deviations = values - np.add.reduce(values) / np.float32(len(values))
+    return float(np.dot(deviations, deviations)) / len(values)
 
 
 def _reads_transitions_only(callback: BaseCallback) -> bool:

@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlrun.accelerate.choose import accelerated
 from rlrun.accelerate.startup import leave_compiler_out
+from rlrun.accelerate.threads import torch_threads
 from rlrun.algorithms.hyperparameters import resolve
 from rlrun.algorithms.registry import get_algorithm
 from rlrun.config.loading import dotted
@@ -40,7 +41,7 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
         cls = _with_horizon(cls, config.schedule_timesteps)
     try:
         # seed=None: rlrun seeds the generators itself, and SB3 would seed the envs over again.
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch_threads(config.threads or 1):
             warnings.simplefilter("ignore", UserWarning)  # `rlrun check` says what is worth saying, once
             return cls(env=venv, device=device or config.device, seed=None, **kwargs)
     except Exception as error:  # SB3 asserts, torch raises RuntimeError, and the user's own classes anything

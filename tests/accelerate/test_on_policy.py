@@ -335,3 +335,13 @@ def test_what_cannot_be_accelerated_trains_as_plain_sb3_and_says_why(kwargs: dic
     assert ("accelerate off" in described(model, "auto")) == bool(reason)
     model.learn(16)
     assert model.num_timesteps == 16
+
+
+@pytest.mark.parametrize("action", ["categorical", "gaussian"])
+def test_training_that_diverges_ends_with_an_error_as_in_sb3(action: str) -> None:
+    for is_fast in (False, True):
+        model = build(PPO, is_fast, action=ACTIONS[action])
+        with torch.no_grad():
+            model.policy.action_net.weight[0, 0] = float("nan")
+        with pytest.raises(ValueError, match=r"Expected parameter|training diverged"):
+            model.learn(64)
