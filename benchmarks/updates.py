@@ -13,12 +13,18 @@ from typing import Any
 import torch
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
 from rlrun import api
 from rlrun.algorithms.build import build_model
 from rlrun.config.loading import Override
 
-CONFIGS = ["CartPole-v1/ppo", "LunarLander-v3/ppo", "CartPole-v1/a2c", "Pendulum-v1/ppo"]
+CONFIGS = [
+    *("CartPole-v1/ppo", "LunarLander-v3/ppo", "CartPole-v1/a2c", "Pendulum-v1/ppo"),
+    *("CartPole-v1/dqn", "LunarLander-v3/dqn", "Pendulum-v1/tqc", "PandaReach-v3/tqc"),
+]
+_WARM_UP, _STEPS, _UPDATES = 1_000, 200, 20  # off-policy: timesteps before, timesteps and updates timed in a round
 
 
 def main() -> None:
@@ -52,7 +58,11 @@ def model_of(name: str, accelerate: str) -> Any:
     venv, _ = plan.recipe.make_training_vec()
     model: Any = build_model(plan.config, venv)
     model.set_logger(Logger(None, []))
-    model._setup_learn(10**9, None)
+    if isinstance(model, OffPolicyAlgorithm):
+        starts, model.learning_starts = model.learning_starts, 10**9
+        model.learn(_WARM_UP)
+        model.learning_starts = starts
+    model._setup_learn(10**9, None, reset_num_timesteps=False)
     return model
 
 
@@ -71,12 +81,20 @@ def time_of_a_step(model: Any) -> float:
     callback.init_callback(model)
     callback.on_training_start({}, {})
     began = time.perf_counter()
+    if isinstance(model, OffPolicyAlgorithm):
+        every = TrainFreq(_STEPS, TrainFrequencyUnit.STEP)
+        model.collect_rollouts(model.env, callback, every, model.replay_buffer, model.action_noise)
+        return (time.perf_counter() - began) / (_STEPS * model.n_envs)
     model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
     return (time.perf_counter() - began) / (model.n_steps * model.n_envs)
 
 
 def time_of_an_update(model: Any) -> float:
     """Seconds per step of the optimiser."""
+    if isinstance(model, OffPolicyAlgorithm):
+        began = time.perf_counter()
+        model.train(gradient_steps=_UPDATES, batch_size=model.batch_size)
+        return (time.perf_counter() - began) / _UPDATES
     samples = model.n_steps * model.n_envs
     updates = getattr(model, "n_epochs", 1) * -(-samples // getattr(model, "batch_size", samples))
     began = time.perf_counter()

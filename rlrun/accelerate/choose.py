@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from stable_baselines3 import A2C, PPO
+from sb3_contrib import QRDQN, TQC
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 
@@ -49,9 +50,18 @@ def accelerated(cls: type[BaseAlgorithm]) -> type[BaseAlgorithm]:
 
 
 def _faster_forms() -> dict[type[BaseAlgorithm], type[BaseAlgorithm]]:
-    from rlrun.accelerate.on_policy import FastA2C, FastPPO
+    from rlrun.accelerate import on_policy, q_learning, soft, td3
 
-    return {A2C: FastA2C, PPO: FastPPO}
+    return {
+        A2C: on_policy.FastA2C,
+        PPO: on_policy.FastPPO,
+        DQN: q_learning.FastDQN,
+        QRDQN: q_learning.FastQRDQN,
+        SAC: soft.FastSAC,
+        TQC: soft.FastTQC,
+        TD3: td3.FastTD3,
+        DDPG: td3.FastDDPG,
+    }
 
 
 def described(model: BaseAlgorithm, wanted: str) -> str:

@@ -1,0 +1,181 @@
+"""DQN (Mnih et al. 2015) and QR-DQN (Dabney et al. 2018) with SB3's update in NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sb3_contrib import QRDQN
+from sb3_contrib.qrdqn import policies as qrdqn_policies
+from stable_baselines3 import DQN
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.dqn import policies as dqn_policies
+
+from rlrun.accelerate.batches import Batch
+from rlrun.accelerate.flat import Array
+from rlrun.accelerate.mlp import Mlp
+from rlrun.accelerate.off_policy import Learner, OffPolicy, Target, Trained
+from rlrun.accelerate.optimizers import clip_gradient_norm
+from rlrun.accelerate.quantiles import QuantileHuber
+
+
+class QLearner(Learner):
+    """A network of action values and its target.
+
+    :param model: DQN or QRDQN
+    :param network: of the model's policy, and so is ``target``
+    """
+
+    def __init__(self, model: Any, network: Any, target: Any) -> None:
+        super().__init__(model.policy, network, model.replay_buffer)
+        self.trained = Trained(list(network.parameters()), model.policy.optimizer)
+        self.target = Target(target, self.trained.flat)
+        self.net = Mlp(_sequential(network), self.trained.flat)
+        self.target_net = Mlp(_sequential(target), self.target.flat)
+        self.n_actions = int(model.action_space.n)
+        self._rows: Array = np.arange(0)
+
+    def parts(self) -> list[Any]:
+        """See Learner."""
+        return [self.trained, self.target.flat]
+
+    def values(self, observations: Any) -> Array:
+        """Values of all actions, (batch, actions)."""
+        return self.net.forward(self.features(observations))
+
+    def rows(self, batch: Batch) -> Array:
+        """0, 1, ... for each transition."""
+        if len(self._rows) != len(batch.rewards):
+            self._rows = np.arange(len(batch.rewards))
+        return self._rows
+
+    def update(self, batch: Batch, gamma: float, max_grad_norm: float | None) -> float:
+        """One step along the gradient of the loss.
+
+        :return: the loss before
+        """
+        loss, gradient = self.loss(batch, gamma)
+        self.net.backward(gradient)
+        if max_grad_norm is not None:
+            clip_gradient_norm(self.trained.flat.gradients, max_grad_norm)
+        self.trained.optimizer.step()
+        return loss
+
+    def loss(self, batch: Batch, gamma: float) -> tuple[float, Array]:
+        """The Huber loss of the temporal-difference errors.
+
+        :return: it, and its gradient with respect to the network's output, (batch, actions)
+        """
+        rows, actions = self.rows(batch), batch.actions[:, 0]
+        following = self.target_net.forward(batch.next_observations).max(axis=1)
+        targets = batch.rewards + (1 - batch.dones) * np.float32(gamma) * following
+        values = self.net.forward(batch.observations)
+        errors = values[rows, actions] - targets
+        slopes = np.clip(errors, -1, 1)
+        # e^2 / 2 where |e| < 1, else |e| - 1/2: with c = clip(e), both are c (e - c / 2).
+        loss = float(np.dot(slopes, errors - 0.5 * slopes)) / len(rows)
+        gradient = np.zeros_like(values)
+        gradient[rows, actions] = slopes / np.float32(len(rows))
+        return loss, gradient
+
+
+class QuantileLearner(QLearner):
+    """A network of quantiles of the return; its output is (batch, quantiles * actions)."""
+
+    def __init__(self, model: Any, network: Any, target: Any) -> None:
+        super().__init__(model, network, target)
+        self.n_quantiles = int(model.n_quantiles)
+        self._huber: dict[int, QuantileHuber] = {}
+
+    def values(self, observations: Any) -> Array:
+        """See QLearner."""
+        return self._of_actions(super().values(observations)).mean(axis=1)
+
+    def loss(self, batch: Batch, gamma: float) -> tuple[float, Array]:
+        """The quantile Huber loss, summed over the quantiles and averaged over targets and batch."""
+        rows, actions = self.rows(batch), batch.actions[:, 0]
+        n = len(rows)
+        following = self._of_actions(self.target_net.forward(batch.next_observations))
+        best = following.mean(axis=1).argmax(axis=1)
+        keep = (1 - batch.dones) * np.float32(gamma)
+        targets = batch.rewards[:, None] + keep[:, None] * following[rows, :, best]
+        output = self.net.forward(batch.observations)
+        quantiles = self._of_actions(output)
+        if n not in self._huber:
+            self._huber[n] = QuantileHuber(n, self.n_quantiles, 1, self.n_quantiles)
+        loss, slopes = self._huber[n](quantiles[rows, :, actions], targets)
+        gradient = np.zeros_like(output)
+        self._of_actions(gradient)[rows, :, actions] = slopes * np.float32(self.n_quantiles)
+        return loss * self.n_quantiles, gradient
+
+    def _of_actions(self, output: Array) -> Array:
+        """(batch, quantiles, actions), a view."""
+        return output.reshape(-1, self.n_quantiles, self.n_actions)
+
+
+def _sequential(network: Any) -> Any:
+    return network.q_net if hasattr(network, "q_net") else network.quantile_net
+
+
+class QLearning(OffPolicy):
+    """What DQN and QR-DQN share: they differ in their learner."""
+
+    fast: QLearner | None
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        """See DQN."""
+        model: Any = self
+        if self.fast is None:
+            super().train(gradient_steps, batch_size)  # type: ignore[misc]
+            return
+        fast = self.ready()
+        model._update_learning_rate(model.policy.optimizer)
+        losses = []
+        with np.errstate(all="ignore"):
+            for _ in range(gradient_steps):
+                batch = fast.sampler(batch_size, model._vec_normalize_env)
+                losses.append(fast.update(batch, model.gamma, model.max_grad_norm))
+        model._n_updates += gradient_steps
+        model.logger.record("train/n_updates", model._n_updates, exclude="tensorboard")
+        model.logger.record("train/loss", np.mean(losses))
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[Array, Array]:
+        """See OffPolicyAlgorithm: epsilon-greedy."""
+        model: Any = self
+        if self.fast is None or model.num_timesteps < learning_starts:
+            return super()._sample_action(learning_starts, action_noise, n_envs)  # type: ignore[misc]
+        if np.random.rand() < model.exploration_rate:
+            actions = np.array([model.action_space.sample() for _ in range(n_envs)])
+        else:
+            actions = self.fast.values(model._last_obs).argmax(axis=1)
+        return actions, actions
+
+
+class FastDQN(QLearning, DQN):
+    """DQN with its faster form."""
+
+    policies = (dqn_policies.MlpPolicy, dqn_policies.MultiInputPolicy)
+
+    def networks(self) -> tuple[list[Any], list[Any]]:
+        """See OffPolicy."""
+        return [self.q_net, self.q_net_target], [self.policy.optimizer]
+
+    def build_fast(self) -> QLearner:
+        """See Accelerated."""
+        return QLearner(self, self.q_net, self.q_net_target)
+
+
+class FastQRDQN(QLearning, QRDQN):
+    """QR-DQN with its faster form."""
+
+    policies = (qrdqn_policies.MlpPolicy, qrdqn_policies.MultiInputPolicy)
+
+    def networks(self) -> tuple[list[Any], list[Any]]:
+        """See OffPolicy."""
+        return [self.quantile_net, self.quantile_net_target], [self.policy.optimizer]
+
+    def build_fast(self) -> QuantileLearner:
+        """See Accelerated."""
+        return QuantileLearner(self, self.quantile_net, self.quantile_net_target)
