@@ -18,7 +18,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from rlrun.config.schema import EnvConfig
-from rlrun.envs.recipe import EnvRecipe, Rebuildable, _make_training_env
+from rlrun.envs.recipe import EnvRecipe
 from rlrun.envs.workers import start_workers
 from rlrun.machine import usable_cores
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _modes(recipe: EnvRecipe, workers: list[int]) -> dict[str, Callable[[], VecEnv]]:
-    makers = [partial(Rebuildable, partial(_make_training_env, recipe, index)) for index in range(recipe.env.n_envs)]
+    makers = [recipe.maker(index) for index in range(recipe.env.n_envs)]
     modes: dict[str, Callable[[], VecEnv]] = {
         "serial": lambda: DummyVecEnv(makers),
         "SubprocVecEnv": lambda: SubprocVecEnv(makers),

@@ -148,15 +148,17 @@ class EnvRecipe:
 
         :return: the outermost VecEnv, ``env.n_envs`` wide, and its innermost wrapper
         """
-        makers: list[Callable[[], gym.Env[Any, Any]]] = [
-            partial(Rebuildable, partial(_make_training_env, self, index)) for index in range(self.env.n_envs)
-        ]
+        makers = [self.maker(index) for index in range(self.env.n_envs)]
         if self.env.vec == "workers":
             base: VecEnv = start_workers(makers, self.example, self.env.worker_timeout)
         else:
             base = DummyVecEnv(makers)
         restartable = RestartableVecEnv(base)
         return self._wrap_vec(restartable, Role.TRAIN), restartable
+
+    def maker(self, index: int) -> Callable[[], gym.Env[Any, Any]]:
+        """Builds the training env of one number, which may be rebuilt in its place."""
+        return partial(Rebuildable, partial(_make_training_env, self, index))
 
     def example(self) -> gym.Env[Any, Any]:
         """A training env to look at; building it changes nothing that is drawn elsewhere."""
