@@ -5,9 +5,9 @@ lie in shared memory. Infos travel through a pipe, all of them, but only when th
 a callback, HER or a success rate sees what it would see with serial envs. The same pipe wakes a worker, and tells the
 parent when one has answered or died.
 
-The trajectories are those of SB3's DummyVecEnv, bit for bit, unless the copies of an env share something. One that draws
-from the global generators of Python, NumPy or torch *while it is stepped* shares them with the learner when serial, and
-in a worker with the envs there; the same goes for what a module or a class of the env keeps.
+The trajectories are those of SB3's DummyVecEnv, bit for bit, unless the copies of an env share something. One that
+draws from the global generators of Python, NumPy or torch *while it is stepped* shares them with the learner when
+serial, and in a worker with the envs there; the same goes for what a module or a class of the env keeps.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlrun.config.schema import EnvConfig
 from rlrun.envs import vectorisation
-from rlrun.envs.recipe import EnvRecipe, Role
+from rlrun.envs.recipe import EnvRecipe
 from rlrun.envs.vectorisation import make_training_envs
 from rlrun.envs.workers import WorkersVecEnv, WorkerTraceback, start_workers
 from rlrun.errors import RlrunError
@@ -168,9 +167,10 @@ def broken(what: str, timeout: float = 60.0) -> tuple[BaseException, list[psutil
     venv = start(recipe("Fragile", n_envs=4, kwargs={"what": what}), timeout=timeout)
     processes = [psutil.Process(worker._process.pid) for worker in venv._workers]
     venv.reset()
-    with pytest.raises((Exception, SystemExit)) as raised:
-        for _ in range(3):
-            venv.step(np.zeros(4, int))
+    for _ in range(2):
+        venv.step(np.zeros(4, int))
+    with pytest.raises((OSError, RlrunError)) as raised:
+        venv.step(np.zeros(4, int))
     venv.close()
     return raised.value, processes
 
@@ -314,19 +314,13 @@ def test_measuring_changes_no_generator_and_no_seed():
     assert_equal(one, two)
 
 
-def test_evaluation_envs_are_in_this_process():
-    venv = recipe("Kind", "workers").make_vec(Role.EVAL, [[1], [2]])
-    assert len(multiprocessing.active_children()) == 0 or not isinstance(venv.unwrapped, WorkersVecEnv)
-    venv.close()
-
-
 SCRIPT = """
 import sys
 sys.path[:0] = {paths!r}
 import rlrun
 print("script", flush=True)
 from rlrun.envs import vectorisation
-vectorisation.usable_cores = lambda: 2
+vectorisation.usable_cores, vectorisation._START = lambda: 2, 0.1
 run = rlrun.train(
     {{"algo": "ppo", "env": {{"id": "vec_envs:Slow", "n_envs": 2}}, "total_timesteps": 64, "trackers": [],
       "hyperparameters": {{"n_steps": 32, "batch_size": 64, "n_epochs": 1}}, "evaluation": {{"episodes": 0}}}},
@@ -336,10 +330,9 @@ print(run.summary()["notes"][-1])
 """
 
 
-def test_auto_leaves_a_script_without_a_main_guard_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_auto_leaves_a_script_without_a_main_guard_alone(tmp_path: Path):
     script = tmp_path / "script.py"
-    text = SCRIPT.format(paths=[HERE]).replace("run = ", "vectorisation._START = 0.1\nrun = ")
-    script.write_text(text)
+    script.write_text(SCRIPT.format(paths=[HERE]))
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     first, last = done.stdout.splitlines()
