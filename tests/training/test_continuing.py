@@ -329,6 +329,14 @@ def test_a_run_in_workers_that_is_interrupted_and_resumed_ends_as_the_serial_one
     assert run.summary()["resume"] == "exact"
 
 
+def test_where_envs_are_stepped_is_noted_anew_by_a_session_that_goes_on():
+    run = interrupted_at(300, "step")
+    earlier = run.summary()["notes"]
+    notes = run.resume(progress=False).summary()["notes"]
+    assert [note.partition(" ")[0] for note in notes] == [note.partition(" ")[0] for note in earlier]
+    assert notes[-1].startswith("envs serial: ")
+
+
 @pytest.mark.parametrize("end", ["early stop", "budget", "max_time"])
 def test_the_users_callbacks_are_told_of_every_end(end: str):
     Path("own_things.py").write_text(OWN)
