@@ -22,8 +22,9 @@ from packaging.requirements import Requirement
 
 from rlrun.envs.families import family_of
 from rlrun.errors import install_hint
+from rlrun.machine import usable_cores
 from rlrun.probes import HUB
-from rlrun.runs.provenance import cpu_model, usable_cores
+from rlrun.runs.provenance import cpu_model
 from rlrun.runs.trust import config_folder
 from rlrun.words import size
 

@@ -48,7 +48,13 @@ class EnvConfig(Section):
     id: str = Field(description="Registered Gymnasium id, `module:Id-v0`, or `module:Class`.", min_length=1)
     n_envs: Copies = Field(1, description="Number of env copies stepped together when training.")
     vec: Literal["auto", "serial", "workers"] = Field(
-        "auto", description="Where the copies run: `serial` in this process, `workers` in processes of their own."
+        "auto",
+        description="Where the copies run: `serial` in this process, `workers` in as many processes as there are "
+        "cores, `auto` where they are faster. They do the same in both.",
+    )
+    worker_timeout: Annotated[Float, Field(gt=0)] = Field(
+        300.0,
+        description="Seconds that a worker process may take for a step, a reset or to start, before it is given up.",
     )
     kwargs: dict[str, Any] = Field(
         {}, description="Keyword arguments of `gymnasium.make` (or of the class), for every role."

@@ -6,7 +6,7 @@ The order, from the inside out::
     Recorder                      SB3's Monitor: the env's own return and length, before any wrapper changes them
     env.wrappers                  in the order of the config
     SeededResets                  gives each reset its seed
-    SerialVecEnv or SubprocVecEnv (inside a RestartableVecEnv when training)
+    SerialVecEnv or WorkersVecEnv (inside a RestartableVecEnv when training)
     VecFrameStack                 env.frame_stack
     VecTransposeImage             images to channels first, as torch wants them
     VecNormalize                  normalize; frozen, and rewards left alone, outside training
@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 from gymnasium import spaces
@@ -38,7 +38,14 @@ from rlrun.envs.families import c_output_discarded, check_registered, import_fam
 from rlrun.envs.keywords import keyword_hint
 from rlrun.envs.normalization import Statistics, set_statistics
 from rlrun.envs.recording import RecordedVecEnv, Recorder
-from rlrun.envs.seeding import SeededResets, Stream, draw_seeds, endless_seeds, seed_global_generators
+from rlrun.envs.seeding import (
+    SeededResets,
+    Stream,
+    draw_seeds,
+    endless_seeds,
+    generators_preserved,
+    seed_global_generators,
+)
 from rlrun.envs.serial import SerialVecEnv
 from rlrun.envs.workers import start_workers
 from rlrun.envs.wrappers import KNOWN, check_kwargs, wrapper_class
@@ -85,6 +92,10 @@ class EnvRecipe:
     def single(self) -> EnvRecipe:
         """The same with one env copy, in this process."""
         return replace(self, env=self.env.model_copy(update={"n_envs": 1, "vec": "serial"}))
+
+    def with_vec(self, vec: Literal["serial", "workers"]) -> EnvRecipe:
+        """The same envs, stepped elsewhere."""
+        return replace(self, env=self.env.model_copy(update={"vec": vec}))
 
     def make(self, role: Role, seeds: Iterator[int]) -> gym.Env[Any, Any]:
         """One wrapped env.
@@ -133,14 +144,26 @@ class EnvRecipe:
     def make_training_vec(self) -> tuple[VecEnv, RestartableVecEnv]:
         """The training envs, and the part of them that can be restarted.
 
+        ``env.vec: auto`` is decided before (:mod:`rlrun.envs.vectorisation`); undecided it is serial.
+
         :return: the outermost VecEnv, ``env.n_envs`` wide, and its innermost wrapper
         """
-        makers: list[Callable[[], gym.Env[Any, Any]]] = [
-            partial(Rebuildable, partial(_make_training_env, self, index)) for index in range(self.env.n_envs)
-        ]
-        base = start_workers(makers) if self.env.vec == "workers" else SerialVecEnv(makers)
+        makers = [self.maker(index) for index in range(self.env.n_envs)]
+        if self.env.vec == "workers":
+            base: VecEnv = start_workers(makers, self.example, self.env.worker_timeout)
+        else:
+            base = SerialVecEnv(makers)
         restartable = RestartableVecEnv(base)
         return self._wrap_vec(restartable, Role.TRAIN), restartable
+
+    def maker(self, index: int) -> Callable[[], gym.Env[Any, Any]]:
+        """Builds the training env of one number, which may be rebuilt in its place."""
+        return partial(Rebuildable, partial(_make_training_env, self, index))
+
+    def example(self) -> gym.Env[Any, Any]:
+        """A training env to look at; building it changes nothing that is drawn elsewhere."""
+        with generators_preserved():
+            return _make_training_env(self, 0, 0)
 
     def _wrap_vec(self, venv: VecEnv, role: Role) -> VecEnv:
         if self.env.frame_stack:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import socket
 import subprocess
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from rlrun.machine import usable_cores
 
 _PACKAGES = (
     *("rlrun", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy", "panda-gym", "pybullet", "ale-py"),
@@ -42,11 +43,6 @@ def hardware() -> dict[str, Any]:
         "memory": psutil.virtual_memory().total,
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
     }
-
-
-def usable_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_model() -> str:

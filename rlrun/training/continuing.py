@@ -20,7 +20,10 @@ from rlrun.training.boundary import BUDGET
 from rlrun.training.plan import make_plan
 
 # What may change in the middle of a run; anything else would be another agent in another env.
-_CHANGEABLE = ("hyperparameters", "evaluation", "checkpoint", "video", "early_stop", "trackers", "log_every", "env.vec")
+_CHANGEABLE = (
+    *("hyperparameters", "evaluation", "checkpoint", "video", "early_stop", "trackers", "log_every"),
+    *("env.vec", "env.worker_timeout"),
+)
 # The agent and what it remembers: a checkpoint's weights and replay buffer fit no others.
 _FIXED = (
     *("policy", "policy_kwargs", "use_sde", "buffer_size", "replay_buffer_class", "replay_buffer_kwargs"),

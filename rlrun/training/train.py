@@ -23,6 +23,7 @@ from rlrun.algorithms.build import build_model
 from rlrun.config.classes import load_class, make_importable
 from rlrun.config.schema import Config, TrackerConfig
 from rlrun.envs.recipe import EnvRecipe, RestartableVecEnv
+from rlrun.envs.vectorisation import ABOUT_ENVS, make_training_envs
 from rlrun.errors import Interrupted, RlrunError, UsageError
 from rlrun.runs.archive import read_tensors
 from rlrun.runs.checkpoint import Checkpoint
@@ -46,13 +47,17 @@ from rlrun.training.trackers import TrackedRun, open_trackers
 
 @dataclass
 class _Session:
-    """What one process needs to train: the model, its envs, the user's callbacks."""
+    """What one process needs to train: the model, its envs, the user's callbacks.
+
+    :ivar notes: what was decided about the envs, and why
+    """
 
     config: Config
     recipe: EnvRecipe
     model: BaseAlgorithm
     envs: RestartableVecEnv
     callbacks: list[BaseCallback]
+    notes: tuple[str, ...]
 
 
 def start(plan: Plan, root: Path, name: str | None, reporter: Reporter, began: float, group: str = "") -> RunDirectory:
@@ -69,8 +74,8 @@ def start(plan: Plan, root: Path, name: str | None, reporter: Reporter, began: f
     with _session(plan.config, plan.recipe) as session:
         parent = _initialise(session, plan.config)
         require_space(root, session.model, plan.config)
-        notes = (*plan.notes, described(session.model, plan.config.accelerate))
-        run = RunDirectory.create(root, plan.config, name, _description(plan, notes, parent), group)
+        notes = (*plan.notes, *session.notes, described(session.model, plan.config.accelerate))
+        run = RunDirectory.create(root, plan.config, name, _description(plan, parent, notes), group)
         if not sign(run) and named_code(plan.config):
             hint = "so what it imports will not be known as yours; XDG_CONFIG_HOME may name another."
             reporter.said(f"warning: no key can be kept in {config_folder()}, {hint}")
@@ -106,8 +111,15 @@ def resume(run: RunDirectory, reporter: Reporter, wishes: Wishes, began: float) 
             else:
                 _restore(session, checkpoint)
             continuation.begin(reporter.said)
-            _train(session, run, reporter, lock, (), checkpoint, began)
+            _note_again(run, session.notes)
+            _train(session, run, reporter, lock, session.notes, checkpoint, began)
     return run
+
+
+def _note_again(run: RunDirectory, notes: tuple[str, ...]) -> None:
+    """What was decided about the envs in this session takes the place of what was decided in the last one."""
+    earlier = [note for note in run.manifest().get("notes") or () if not note.startswith(ABOUT_ENVS)]
+    run.update_manifest({"notes": [*earlier, *notes]})
 
 
 def _without_trackers(config: Config, reporter: Reporter) -> Config:
@@ -122,16 +134,15 @@ def _without_trackers(config: Config, reporter: Reporter) -> Config:
 @contextlib.contextmanager
 def _session(config: Config, recipe: EnvRecipe) -> Iterator[_Session]:
     torch.set_num_threads(config.threads or 1)
-    venv, envs = recipe.make_training_vec()
+    venv, envs, note = make_training_envs(recipe, config.total_timesteps)
     try:
         seed_learner(config, 0, venv.action_space)
         model = build_model(config, venv)
         seed_learner(config, 0, model.action_space)  # model.action_space is the one that SB3 samples from
         callbacks = [_user_callback(c.cls, c.kwargs) for c in config.callbacks]
-        yield _Session(config, recipe, model, envs, callbacks)
+        yield _Session(config, recipe, model, envs, callbacks, (note,) if note else ())
     finally:
-        with contextlib.suppress(EOFError, OSError):  # workers that died cannot be told to close
-            venv.close()
+        venv.close()
 
 
 def _user_callback(name: str, kwargs: Mapping[str, Any]) -> BaseCallback:
@@ -261,15 +272,12 @@ def _in_words(error: BaseException, run: RunDirectory) -> RlrunError:
         )
     if isinstance(error, RlrunError):
         return RlrunError(error.message, error.hint)
-    if isinstance(error, EOFError | ConnectionError):
-        hint = f"What it said stands above; with env.vec=serial it can be debugged here. The run is in {run.path}."
-        return RlrunError("Training failed: a worker process with envs died.", hint)
     reason = " ".join(str(error).split())[:500]
     hint = f"The run is in {run.path}; --debug shows the traceback."
     return RlrunError(f"Training failed: {type(error).__name__}: {reason}", hint)
 
 
-def _description(plan: Plan, notes: tuple[str, ...], parent: dict[str, Any] | None) -> dict[str, Any]:
+def _description(plan: Plan, parent: dict[str, Any] | None, notes: tuple[str, ...]) -> dict[str, Any]:
     """What the manifest says of a run at its start."""
     now = datetime.datetime.now(datetime.timezone.utc)
     return {

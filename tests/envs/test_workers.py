@@ -8,6 +8,7 @@ import gymnasium as gym
 import pytest
 
 from rlrun.config.schema import EnvConfig
+from rlrun.envs import workers
 from rlrun.envs.recipe import EnvRecipe
 from rlrun.errors import RlrunError, UsageError
 
@@ -38,6 +39,12 @@ class Deadly(Good):
 """
 
 
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that two envs are in two workers."""
+    monkeypatch.setattr(workers, "usable_cores", lambda: 2)
+
+
 def recipe(name: str, folder: Path) -> EnvRecipe:
     (folder / "worker_envs.py").write_text(OWN)
     env = EnvConfig.model_validate({"id": f"worker_envs:{name}", "n_envs": 2, "vec": "workers"})
@@ -54,7 +61,7 @@ def test_an_env_that_raises_in_a_worker_only_is_named_with_the_exception(
 
 
 def test_a_worker_that_dies_is_no_bug_of_rlrun(folder: Path) -> None:
-    with pytest.raises(RlrunError, match="A worker process died while it built its env"):
+    with pytest.raises(RlrunError, match="A worker process died while it built env 0: it ended with exit code 3"):
         recipe("Deadly", folder).make_training_vec()
 
 

@@ -320,6 +320,23 @@ def test_an_env_that_draws_while_it_is_built_is_repeated_too(vec: str):
     assert_same(*runs)
 
 
+def test_a_run_in_workers_that_is_interrupted_and_resumed_ends_as_the_serial_one():
+    serial = train("serial", env={"id": "CartPole-v1", "n_envs": 3, "vec": "serial"})
+    workers = {"env": {"id": "CartPole-v1", "n_envs": 3, "vec": "workers"}}
+    run = interrupted_at(400, "step", **workers)
+    assert run.summary()["unscheduled"] == []
+    assert_same(serial, run.resume(progress=False))
+    assert run.summary()["resume"] == "exact"
+
+
+def test_where_envs_are_stepped_is_noted_anew_by_a_session_that_goes_on():
+    run = interrupted_at(300, "step")
+    earlier = run.summary()["notes"]
+    notes = run.resume(progress=False).summary()["notes"]
+    assert [note.partition(" ")[0] for note in notes] == [note.partition(" ")[0] for note in earlier]
+    assert notes[-1].startswith("envs serial: ")
+
+
 @pytest.mark.parametrize("end", ["early stop", "budget", "max_time"])
 def test_the_users_callbacks_are_told_of_every_end(end: str):
     Path("own_things.py").write_text(OWN)

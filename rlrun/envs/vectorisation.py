@@ -1,0 +1,133 @@
+"""Where a run's training envs are stepped, when its config leaves that open: ``env.vec: auto``.
+
+What is learnt does not depend on the decision, so it may follow from the machine and from what else runs there.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import pickle
+import random
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
+
+from rlrun.envs.recipe import EnvRecipe, RestartableVecEnv
+from rlrun.envs.seeding import generators_preserved
+from rlrun.envs.workers import script_left_alone
+from rlrun.errors import RlrunError
+from rlrun.machine import usable_cores
+
+ABOUT_ENVS = "envs "  # how each note begins
+
+_STEPS, _SECONDS = 200, 0.2  # of an env, to learn what a step costs; whichever comes first
+_WARM_UP = 3  # steps that are not counted
+_HAND_OVER = 150e-6  # seconds of one step of all envs that workers add (benchmarks/vectorisation.py)
+_SLOWDOWN = 1.2  # of envs that are stepped at the same time
+_WORTH_IT = 1.2  # times faster
+_START = 5.0  # seconds that workers must save in all: about twice what they take to start
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What some steps with random actions showed.
+
+    :ivar seconds: of one step, its share of resets included
+    :ivar draws: whether the env drew from the global generators, which workers do not share
+    """
+
+    seconds: float
+    draws: bool
+
+
+def make_training_envs(recipe: EnvRecipe, timesteps: int) -> tuple[VecEnv, RestartableVecEnv, str]:
+    """The training envs where ``env.vec`` says, or where they are fastest.
+
+    :param timesteps: how many are to be trained
+    :return: as ``EnvRecipe.make_training_vec``, and a note on what was decided and why; empty when there was no choice
+    """
+    if recipe.env.vec != "auto" or recipe.env.n_envs == 1:
+        return *recipe.make_training_vec(), ""
+    note, is_parallel = _decide(recipe, timesteps)
+    if is_parallel:
+        try:
+            with script_left_alone():
+                return *recipe.with_vec("workers").make_training_vec(), note
+        except RlrunError as error:
+            note = f"envs serial: workers could not be started ({error.message})"
+    return *recipe.with_vec("serial").make_training_vec(), note
+
+
+def _decide(recipe: EnvRecipe, timesteps: int) -> tuple[str, bool]:
+    """The note, and whether workers are to be used."""
+    n_envs, workers = recipe.env.n_envs, min(usable_cores(), recipe.env.n_envs)
+    if workers == 1:
+        return "envs serial: this process may use one core", False
+    if multiprocessing.current_process().daemon:
+        return "envs serial: this process may not start others", False
+    try:
+        cost = measure(recipe)
+    except Exception as error:  # the env's; it will come up again where it can be reported
+        return f"envs serial: the cost of a step could not be measured ({type(error).__name__})", False
+    if cost.draws:
+        return "envs serial: the env draws from the global generators, which workers would not share", False
+    step = f"a step takes {_in_words(cost.seconds)}"
+    serial = n_envs * cost.seconds
+    parallel = math.ceil(n_envs / workers) * cost.seconds * _SLOWDOWN + _HAND_OVER
+    if serial < _WORTH_IT * parallel:
+        return f"envs serial: {step}, too little to hand over", False
+    if (serial - parallel) * timesteps / n_envs < _START:
+        return f"envs serial: {step}, and the run is too short to start workers", False
+    return f"envs in {workers} workers: {step}", True
+
+
+def measure(recipe: EnvRecipe) -> StepCost:
+    """Step a training env with random actions. Nothing that is drawn elsewhere changes."""
+    with generators_preserved():
+        env = recipe.example()
+        try:
+            env.reset()
+            env.action_space.seed(0)
+            for _ in range(_WARM_UP):
+                _step(env)
+            before = _generators()
+            spent: list[float] = []
+            while len(spent) < _STEPS and sum(spent) < _SECONDS:
+                spent.append(_step(env))
+            return StepCost(sum(spent) / len(spent), _generators() != before)
+        finally:
+            env.close()
+
+
+def _step(env: gym.Env[Any, Any]) -> float:
+    """Seconds of one step, and of the reset where one is due."""
+    action = _action(env)
+    began = time.perf_counter()
+    _, _, terminated, truncated, _ = env.step(action)
+    if terminated or truncated:
+        env.reset()
+    return time.perf_counter() - began
+
+
+def _action(env: gym.Env[Any, Any]) -> Any:
+    """A random action, one that is allowed where the env says which are."""
+    if isinstance(env.action_space, gym.spaces.Discrete) and env.has_wrapper_attr("action_masks"):
+        masks = np.asarray(env.get_wrapper_attr("action_masks")(), dtype=np.int8)
+        return env.action_space.sample(masks)
+    return env.action_space.sample()
+
+
+def _generators() -> tuple[Any, ...]:
+    """The states of the global generators."""
+    import torch
+
+    return random.getstate(), pickle.dumps(np.random.get_state()), torch.get_rng_state().numpy().tobytes()
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds * 1e3:.2g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.0f} µs"
