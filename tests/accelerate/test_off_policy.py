@@ -21,6 +21,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from rlrun.accelerate.choose import accelerated
 from rlrun.accelerate.quantiles import QuantileHuber
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = {"net_arch": [32, 24]}
 
 
@@ -342,6 +344,20 @@ def test_a_saved_model_goes_on_in_plain_sb3(cls: Any, tmp_path: Any) -> None:
     update(loaded, 1, seed=5)
     update(fast, 1, seed=5)
     assert max(differences(loaded, fast).values()) <= 1e-5
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.3])
+@pytest.mark.parametrize("cls", [DQN, QRDQN])
+def test_the_target_follows_as_in_sb3(cls: Any, tau: float) -> None:
+    plain, fast = pair(cls, DISCRETE | {"n_envs": 2}, tau=tau, target_update_interval=6)
+    for _ in range(7):
+        for model in (plain, fast):
+            model._on_step()
+        assert max(differences(plain, fast).values()) <= (0 if tau == 1 else 1e-6)
+    assert (fast._n_calls, fast.exploration_rate) == (plain._n_calls, plain.exploration_rate)
+    for key, value in fast.policy.state_dict().items():
+        if "target" in key and tau == 1:
+            assert torch.equal(value, fast.policy.state_dict()[key.replace("_target", "")])
 
 
 @pytest.mark.parametrize("cls", [SAC, TQC])
