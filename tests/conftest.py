@@ -39,6 +39,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For networks so small that several threads mostly wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def rlrun_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Runs ``rlrun ARGUMENTS`` in this process, in the empty folder."""
 

@@ -152,6 +152,18 @@ class QLearning(OffPolicy):
             actions = self.fast.values(model._last_obs).argmax(axis=1)
         return actions, actions
 
+    def _on_step(self) -> None:
+        """See DQN: the target follows, and epsilon falls."""
+        model: Any = self
+        if self.fast is None:
+            super()._on_step()  # type: ignore[misc]
+            return
+        model._n_calls += 1
+        if model._n_calls % max(model.target_update_interval // model.n_envs, 1) == 0:
+            self.ready().target.follow(model.tau)
+        model.exploration_rate = model.exploration_schedule(model._current_progress_remaining)
+        model.logger.record("rollout/exploration_rate", model.exploration_rate)
+
 
 class FastDQN(QLearning, DQN):
     """DQN with its faster form."""

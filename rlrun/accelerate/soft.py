@@ -41,13 +41,18 @@ class SquashedGaussian:
         self._mean, self._log_std = Mlp(actor.mu, trained.flat), Mlp(actor.log_std, trained.flat)
 
     def actions(self, features: Array) -> Array:
-        """Actions drawn with torch's global generator, (batch, actions); what :meth:`backward` needs is kept."""
+        """Actions drawn with torch's global generator, (batch, actions); what :meth:`backward` needs is kept.
+
+        :raises ValueError: when training has diverged, which SB3's distributions refuse too
+        """
         latent = self._latent.forward(features)
         self.mean = self._mean.forward(latent)
         log_std = self._log_std.forward(latent)
         self.is_free = (log_std >= _LOG_STD_MIN) & (log_std <= _LOG_STD_MAX)
         self.log_std = np.clip(log_std, _LOG_STD_MIN, _LOG_STD_MAX)
         self.std = np.exp(self.log_std)
+        if np.isnan(self.mean).any() or np.isnan(self.std).any():
+            raise ValueError("training diverged: the outputs of the policy are no longer numbers")
         self.noise = torch.randn(self.mean.shape).numpy()
         self.squashed: Array = np.tanh(self.mean + self.noise * self.std)
         return self.squashed

@@ -8,6 +8,8 @@ from torch import nn
 from rlrun.accelerate.flat import FlatParameters
 from rlrun.accelerate.mlp import Mlp, why_not
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ACTIVATIONS = [nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.Sigmoid, nn.SiLU, nn.GELU]
 
 

@@ -21,6 +21,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from rlrun.accelerate.choose import accelerated
 from rlrun.accelerate.quantiles import QuantileHuber
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = {"net_arch": [32, 24]}
 
 
@@ -342,3 +344,39 @@ def test_a_saved_model_goes_on_in_plain_sb3(cls: Any, tmp_path: Any) -> None:
     update(loaded, 1, seed=5)
     update(fast, 1, seed=5)
     assert max(differences(loaded, fast).values()) <= 1e-5
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.3])
+@pytest.mark.parametrize("cls", [DQN, QRDQN])
+def test_the_target_follows_as_in_sb3(cls: Any, tau: float) -> None:
+    plain, fast = pair(cls, DISCRETE | {"n_envs": 2}, tau=tau, target_update_interval=6)
+    for _ in range(7):
+        for model in (plain, fast):
+            model._on_step()
+        assert max(differences(plain, fast).values()) <= (0 if tau == 1 else 1e-6)
+    assert (fast._n_calls, fast.exploration_rate) == (plain._n_calls, plain.exploration_rate)
+    for key, value in fast.policy.state_dict().items():
+        if "target" in key and tau == 1:
+            assert torch.equal(value, fast.policy.state_dict()[key.replace("_target", "")])
+
+
+@pytest.mark.parametrize("cls", [SAC, TQC])
+def test_a_diverged_policy_is_an_error_as_in_sb3(cls: Any) -> None:
+    for model in pair(cls):
+        with torch.no_grad():
+            model.actor.mu.weight[0, 0] = torch.nan
+        with pytest.raises(ValueError, match=r"diverged|invalid values"):
+            update(model, 1)
+        with pytest.raises(ValueError, match=r"diverged|invalid values"):
+            model._sample_action(0, None, 1)
+
+
+@pytest.mark.parametrize("cls", [DQN, TQC])
+def test_a_replaced_buffer_and_loaded_parameters_are_taken_over(cls: Any, tmp_path: Any) -> None:
+    plain, fast = pair(cls, DISCRETE if cls is DQN else {})
+    update(fast, 5, seed=9)
+    copy_state(plain, fast)
+    for model in (plain, fast):
+        model.save_replay_buffer(tmp_path / "buffer.pkl")
+        model.load_replay_buffer(tmp_path / "buffer.pkl")
+    assert_equal_updates(plain, fast)

@@ -23,6 +23,8 @@ from rlrun.errors import RlrunError
 from rlrun.run import Run
 from rlrun.training.boundary import Boundary
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ONE_CHECKPOINT = {"checkpoint.every": 0, "evaluation.every": 0, "evaluation.episodes": 0, "trackers": [], "threads": 1}
 SMALL = {"policy": "MlpPolicy", "policy_kwargs": {"net_arch": [32, 32]}}
 WARM = {"learning_starts": 100, "batch_size": 32, "buffer_size": 5000}

@@ -20,6 +20,8 @@ from torch import nn
 
 from rlrun.accelerate.choose import accelerated, described
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TOLERANCE = 1e-5
 
 VECTOR = spaces.Box(-1, 1, (3,), np.float32)

@@ -14,6 +14,8 @@ from rlrun.accelerate import optimizers
 from rlrun.accelerate.flat import FlatParameters
 from rlrun.accelerate.optimizers import clip_gradient_norm, flat_optimizer, why_not
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "Adam": lambda p: torch.optim.Adam(p, lr=1e-2),
     "Adam, epsilon and decay": lambda p: torch.optim.Adam(p, lr=1e-2, eps=1e-5, betas=(0.8, 0.9), weight_decay=0.1),

@@ -22,7 +22,7 @@ from rlrun.run import Run
 from rlrun.runs.archive import read_tensors
 from rlrun.training.boundary import Boundary
 
-pytestmark = pytest.mark.usefixtures("folder")
+pytestmark = pytest.mark.usefixtures("folder", "one_thread")
 
 HYPERPARAMETERS: dict[str, dict[str, Any]] = {
     "a2c": {"ent_coef": 0.01},
