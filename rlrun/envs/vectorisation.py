@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
 import pickle
 import random
+import statistics
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -39,10 +42,12 @@ class StepCost:
 
     :ivar seconds: of one step, its share of resets included
     :ivar draws: whether the env drew from the global generators, which workers do not share
+    :ivar others: processes that ran on the machine meanwhile, besides this one
     """
 
     seconds: float
     draws: bool
+    others: int
 
 
 def make_training_envs(recipe: EnvRecipe, timesteps: int) -> tuple[VecEnv, RestartableVecEnv, str]:
@@ -53,37 +58,54 @@ def make_training_envs(recipe: EnvRecipe, timesteps: int) -> tuple[VecEnv, Resta
     """
     if recipe.env.vec != "auto" or recipe.env.n_envs == 1:
         return *recipe.make_training_vec(), ""
-    note, is_parallel = _decide(recipe, timesteps)
-    if is_parallel:
+    n_workers, note = _decide(recipe, timesteps)
+    if n_workers:
         try:
             with script_left_alone():
-                return *recipe.with_vec("workers").make_training_vec(), note
+                return *recipe.with_vec("workers").make_training_vec(n_workers), note
         except RlrunError as error:
             note = f"envs serial: workers could not be started ({error.message})"
     return *recipe.with_vec("serial").make_training_vec(), note
 
 
-def _decide(recipe: EnvRecipe, timesteps: int) -> tuple[str, bool]:
-    """The note, and whether workers are to be used."""
-    n_envs, workers = recipe.env.n_envs, min(usable_cores(), recipe.env.n_envs)
-    if workers == 1:
-        return "envs serial: this process may use one core", False
+def _decide(recipe: EnvRecipe, timesteps: int) -> tuple[int, str]:
+    """The number of workers, 0 for none, and the note."""
+    if usable_cores() == 1:
+        return 0, "envs serial: this process may use one core"
     if multiprocessing.current_process().daemon:
-        return "envs serial: this process may not start others", False
+        return 0, "envs serial: this process may not start others"
     try:
         cost = measure(recipe)
     except Exception as error:  # the env's; it will come up again where it can be reported
-        return f"envs serial: the cost of a step could not be measured ({type(error).__name__})", False
+        return 0, f"envs serial: the cost of a step could not be measured ({type(error).__name__})"
     if cost.draws:
-        return "envs serial: the env draws from the global generators, which workers would not share", False
-    step = f"a step takes {_in_words(cost.seconds)}"
-    serial = n_envs * cost.seconds
-    parallel = math.ceil(n_envs / workers) * cost.seconds * _SLOWDOWN + _HAND_OVER
-    if serial < _WORTH_IT * parallel:
-        return f"envs serial: {step}, too little to hand over", False
-    if (serial - parallel) * timesteps / n_envs < _START:
-        return f"envs serial: {step}, and the run is too short to start workers", False
-    return f"envs in {workers} workers: {step}", True
+        return 0, "envs serial: the env draws from the global generators, which workers would not share"
+    return _weigh(cost, recipe.env.n_envs, timesteps)
+
+
+def _weigh(cost: StepCost, n_envs: int, timesteps: int) -> tuple[int, str]:
+    step, cores = f"a step takes {_in_words(cost.seconds)}", min(usable_cores(), n_envs)
+    if not _saved(cost.seconds, n_envs, cores):
+        return 0, f"envs serial: {step}, too little to hand over"
+    workers = min(cores, (os.cpu_count() or 1) - cost.others)
+    saved = _saved(cost.seconds, n_envs, workers)
+    if not saved:
+        return 0, f"envs serial: {step}, but other processes use the cores (env.vec: workers does not mind)"
+    if saved * timesteps / n_envs < _START:
+        return 0, f"envs serial: {step}, and the run is too short to start workers"
+    return workers, f"envs in {workers} workers: {step}"
+
+
+def _saved(seconds: float, n_envs: int, workers: int) -> float:
+    """Seconds that workers save in one step of all envs; 0 where they are not worth it.
+
+    :param seconds: of one step of one env
+    """
+    if workers < 2:
+        return 0.0
+    serial = n_envs * seconds
+    parallel = math.ceil(n_envs / workers) * seconds * _SLOWDOWN + _HAND_OVER
+    return serial - parallel if serial >= _WORTH_IT * parallel else 0.0
 
 
 def measure(recipe: EnvRecipe) -> StepCost:
@@ -97,9 +119,12 @@ def measure(recipe: EnvRecipe) -> StepCost:
                 _step(env)
             before = _generators()
             spent: list[float] = []
+            running: list[int] = []
             while len(spent) < _STEPS and sum(spent) < _SECONDS:
                 spent.append(_step(env))
-            return StepCost(sum(spent) / len(spent), _generators() != before)
+                running.append(_running())
+            others = max(0, int(statistics.median(running)) - 1)
+            return StepCost(sum(spent) / len(spent), _generators() != before, others)
         finally:
             env.close()
 
@@ -127,6 +152,14 @@ def _generators() -> tuple[Any, ...]:
     import torch
 
     return random.getstate(), pickle.dumps(np.random.get_state()), torch.get_rng_state().numpy().tobytes()
+
+
+def _running() -> int:
+    """Processes of the machine that run or wait for a core at this moment; 1 where the system does not tell."""
+    try:
+        return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
+    except (OSError, ValueError, IndexError):
+        return 1
 
 
 def _in_words(seconds: float) -> str:

@@ -269,6 +269,8 @@ def decided(env_id: str, timesteps: int = 10**6, n_envs: int = 4, **settings: An
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vectorisation, "usable_cores", lambda: 2)
+    monkeypatch.setattr(vectorisation, "_running", lambda: 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr("rlrun.envs.workers.usable_cores", lambda: 2)
 
 
@@ -283,6 +285,14 @@ def test_auto_starts_workers_for_slow_envs_only_and_says_why():
     assert note.endswith(" µs, too little to hand over")
     assert decided("Slow", 100)[1].endswith("and the run is too short to start workers")
     assert decided("Slow", n_envs=1)[1] == ""
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_auto_leaves_cores_that_others_use_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(vectorisation, "_running", lambda: 3)
+    assert "other processes use the cores" in decided("Slow")[1]
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert decided("Slow")[1].startswith("envs in 2 workers")
 
 
 @pytest.mark.usefixtures("two_cores")
@@ -320,7 +330,8 @@ sys.path[:0] = {paths!r}
 import rlrun
 print("script", flush=True)
 from rlrun.envs import vectorisation
-vectorisation.usable_cores, vectorisation._START = lambda: 2, 0.1
+vectorisation.usable_cores = vectorisation.os.cpu_count = lambda: 2
+vectorisation._running, vectorisation._START = lambda: 1, 0.1
 run = rlrun.train(
     {{"algo": "ppo", "env": {{"id": "vec_envs:Slow", "n_envs": 2}}, "total_timesteps": 64, "trackers": [],
       "hyperparameters": {{"n_steps": 32, "batch_size": 64, "n_epochs": 1}}, "evaluation": {{"episodes": 0}}}},
