@@ -108,7 +108,7 @@ def smoke(
     :raises UsageError: when a name is none of a config
     """
     paths = _paths(configs)
-    children: set[subprocess.Popen[bytes]] = set()
+    children = _Children()
 
     def try_one(item: tuple[str, Path]) -> Case:
         case = _in_own_process(item[0], item[1], timeout, children)
@@ -125,12 +125,35 @@ def smoke(
             report = SmokeReport(tuple(pool.map(try_one, paths.items())))
         except BaseException:  # Ctrl-C or SIGTERM: leave no child and no folder behind
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(children):
-                _kill_group(process)
+            children.kill()
             raise
     if junit is not None:
         write_whole(junit, report.junit())
     return report
+
+
+class _Children:
+    """Processes that must not be left behind, also those that are started at the moment when all are killed."""
+
+    def __init__(self) -> None:
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._is_over = False
+
+    def add(self, process: subprocess.Popen[bytes]) -> None:
+        """One more."""
+        self._processes.add(process)
+        if self._is_over:
+            _kill_group(process)
+
+    def discard(self, process: subprocess.Popen[bytes]) -> None:
+        """It has ended."""
+        self._processes.discard(process)
+
+    def kill(self) -> None:
+        """End all, and whatever is added later."""
+        self._is_over = True
+        for process in list(self._processes):
+            _kill_group(process)
 
 
 @contextlib.contextmanager
@@ -166,7 +189,7 @@ def _paths(configs: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def _in_own_process(name: str, path: Path, timeout: float, children: set[subprocess.Popen[bytes]]) -> Case:
+def _in_own_process(name: str, path: Path, timeout: float, children: _Children) -> Case:
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="rlrun-smoke-"))
     command = [sys.executable, "-m", "rlrun.smoketest", str(path), str(folder)]

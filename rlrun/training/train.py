@@ -74,7 +74,7 @@ def start(plan: Plan, root: Path, name: str | None, reporter: Reporter, began: f
     with _session(plan.config, plan.recipe) as session:
         parent = _initialise(session, plan.config)
         require_space(root, session.model, plan.config)
-        notes = (*plan.notes, *session.notes, described(session.model, plan.config.accelerate))
+        notes = (*plan.notes, described(session.model, plan.config.accelerate), *session.notes)
         run = RunDirectory.create(root, plan.config, name, _description(plan, parent, notes), group)
         if not sign(run) and named_code(plan.config):
             hint = "so what it imports will not be known as yours; XDG_CONFIG_HOME may name another."
