@@ -13,14 +13,13 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any
 
-import cloudpickle
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.env_util import is_wrapped
@@ -28,13 +27,14 @@ from stable_baselines3.common.env_util import is_wrapped
 from rlrun.envs.shared_memory import StepMemory
 
 STEP, NOTHING = b"s", b"n"
+Make = Callable[[], gym.Env[Any, Any]]
 News = tuple[int, bytes, Any]  # env, its pickled info if it is not the last one's, its reset's info
 
 _GRACE = 30  # seconds that a worker lives on after SIGTERM
 
 
 def unpickled(message: bytes) -> Any:
-    """What the other end of a pipe between two processes of this program wrote."""
+    """What the other end of a pipe between two processes of this program wrote. Nothing else may come here: no file."""
     return pickle.loads(message)  # noqa: S301
 
 
@@ -63,10 +63,10 @@ class Failure:
         return cls(pickled, summary, "".join(traceback.format_exception(error)))
 
 
-def run(makers: bytes, first: int, memory: StepMemory, connection: Connection, log: Connection | None) -> None:
+def run(makers: Sequence[Make], first: int, memory: StepMemory, connection: Connection, log: Connection | None) -> None:
     """Build envs and step them until the parent closes its end.
 
-    :param makers: the functions that build the envs, pickled
+    :param makers: build the envs
     :param first: number of the first of them
     :param log: takes the traceback of a crash, and on SIGUSR1 that of the moment
     """
@@ -77,8 +77,7 @@ def run(makers: bytes, first: int, memory: StepMemory, connection: Connection, l
     envs: list[gym.Env[Any, Any]] = []
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            # The parent wrote it. Envs are added one by one, so that those that were built are closed.
-            for make in cloudpickle.loads(makers):
+            for make in makers:  # one by one, so that those that were built are closed
                 envs.append(make())
             answer = NOTHING
         except BaseException as error:

@@ -28,7 +28,6 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-import cloudpickle
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
@@ -37,11 +36,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 from stable_baselines3.common.vec_env.util import dict_to_obs
 
 from rlrun.envs.shared_memory import StepMemory
-from rlrun.envs.worker_process import NOTHING, STEP, Failure, run, unpickled
+from rlrun.envs.worker_process import NOTHING, STEP, Failure, Make, run, unpickled
 from rlrun.errors import RlrunError, UsageError
 from rlrun.machine import usable_cores
-
-Make = Callable[[], gym.Env[Any, Any]]
 
 _PRELOADED = ["rlrun.envs.recipe"]  # imported once, by the server that all workers are forked from
 _SLICE = 1.0  # seconds; a time-out counts slices, so that a stopped process (Ctrl-Z) does not count as one that hangs
@@ -74,7 +71,7 @@ class Worker:
         self._connection, its_end = context.Pipe()
         pipe: tuple[Any, Any] = context.Pipe(duplex=False) if hasattr(signal, "SIGUSR1") else (None, None)
         self._log, its_log = pipe
-        chosen = cloudpickle.dumps([makers[index] for index in indices])
+        chosen = [makers[index] for index in indices]
         arguments = (chosen, indices[0], memory, its_end, its_log)
         self._process: BaseProcess = context.Process(target=run, args=arguments, daemon=True)  # type: ignore[attr-defined]
         self._process.start()
@@ -293,7 +290,7 @@ class WorkersVecEnv(VecEnv):
         asked = [(worker, mine) for worker in self._workers if (mine := [i for i in wanted if i in worker.indices])]
         self._finish_step()
         for worker, mine in asked:
-            worker.say(cloudpickle.dumps((command, (mine, *arguments))))
+            worker.say(pickle.dumps((command, (mine, *arguments))))
         answers = self._hear_all([worker for worker, _ in asked], "was asked about")
         found: dict[int, Any] = {}
         for (_, mine), part in zip(asked, answers, strict=True):
