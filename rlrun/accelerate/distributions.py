@@ -23,7 +23,10 @@ class Distribution:
     """
 
     def sample(self, outputs: Array) -> Array:
-        """Actions drawn from NumPy's global generator, in the shape in which SB3 hands them to ``env.step``."""
+        """Actions in the shape in which SB3 hands them to ``env.step``.
+
+        Drawn as torch.distributions draws them, so that after the same seed they are SB3's.
+        """
         raise NotImplementedError
 
     def evaluate(self, outputs: Array, actions: Array) -> tuple[Array, Array]:
@@ -52,9 +55,10 @@ class Categorical(Distribution):
         self._by_batch: dict[int, tuple[Array, ...]] = {}
 
     def sample(self, outputs: Array) -> Array:
-        """The first of n exponential clocks to ring, each with its action's rate (the Gumbel-max trick); (batch,)."""
-        clocks = np.random.standard_exponential(outputs.shape)
-        return np.subtract(np.log(clocks, out=clocks), outputs, out=clocks).argmin(axis=1)
+        """See Distribution; shape (batch,)."""
+        probs = np.exp(outputs - np.maximum.reduce(outputs, axis=1, keepdims=True))
+        np.divide(probs, np.add.reduce(probs, axis=1, keepdims=True), out=probs)
+        return torch.multinomial(torch.from_numpy(probs), 1, True).numpy()[:, 0]
 
     def evaluate(self, outputs: Array, actions: Array) -> tuple[Array, Array]:
         """See Distribution."""
@@ -130,7 +134,7 @@ class Bernoulli(Distribution):
 
     def sample(self, outputs: Array) -> Array:
         """See Distribution; shape (batch, n)."""
-        return (np.random.random_sample(outputs.shape) < _sigmoid(outputs)).astype(np.float32)
+        return torch.bernoulli(torch.from_numpy(_sigmoid(outputs))).numpy()
 
     def evaluate(self, outputs: Array, actions: Array) -> tuple[Array, Array]:
         """log p(a) = a z - softplus(z), and H = softplus(z) - z sigmoid(z)."""
@@ -162,8 +166,9 @@ class DiagGaussian(Distribution):
 
     def sample(self, outputs: Array) -> Array:
         """See Distribution; shape (batch, n)."""
-        noise = np.random.standard_normal(outputs.shape) * np.exp(self._log_std)
-        return (noise + outputs).astype(np.float32)
+        noise = torch.empty(outputs.shape).normal_().numpy()
+        np.multiply(noise, np.exp(self._log_std), out=noise)
+        return np.add(noise, outputs, out=noise)
 
     def evaluate(self, outputs: Array, actions: Array) -> tuple[Array, Array]:
         """See Distribution."""

@@ -1,8 +1,8 @@
 """PPO and A2C with rollouts and updates in NumPy.
 
 What SB3 computes is computed here too: the same losses, clipped in the same way, over the same minibatches, and the
-same logged values. Two things differ: sums are rounded in another order, and actions are drawn from NumPy's global
-generator instead of torch's.
+same logged values. Random numbers are drawn from the same generators in the same order. Only sums are rounded in
+another order, so a run follows that of plain SB3 until a rounding error decides an action.
 """
 
 from __future__ import annotations

@@ -205,27 +205,32 @@ def test_target_kl_ends_an_update_where_sb3_ends_it() -> None:
 
 @pytest.mark.parametrize("observation", OBSERVATIONS)
 @pytest.mark.parametrize("action", ACTIONS)
-def test_acting_draws_from_sb3s_distribution(action: str, observation: str) -> None:
-    """Over many draws, actions are as frequent, or their means and deviations as large, as SB3's."""
-    model = build(PPO, True, OBSERVATIONS[observation], ACTIONS[action])
-    obs = {k: v[:1] for k, v in model.env.reset().items()} if observation == "dict" else model.env.reset()[:1]
-    n = 20_000
-    many = {k: v.repeat(n, 0) for k, v in obs.items()} if observation == "dict" else obs.repeat(n, 0)
-    np.random.seed(0)
-    torch.manual_seed(0)
-    fast = model.fast
-    ours = fast.distribution.sample(fast.policy_net.forward(fast.features(many))).reshape(n, -1)
-    with torch.no_grad():
-        tensors = model.policy.obs_to_tensor(many)[0]
-        theirs = model.policy.get_distribution(tensors).get_actions().numpy().reshape(n, -1)
-    assert ours.shape == theirs.shape
-    if "gaussian" in action:
-        np.testing.assert_allclose(ours.mean(0), theirs.mean(0), atol=0.04)
-        np.testing.assert_allclose(ours.std(0), theirs.std(0), atol=0.04)
-    else:
-        for column in range(ours.shape[1]):
-            counts = [np.bincount(x[:, column].astype(int), minlength=4) / n for x in (ours, theirs)]
-            np.testing.assert_allclose(*counts, atol=0.02)
+@pytest.mark.parametrize("cls", [PPO, A2C])
+def test_after_the_same_seed_a_rollout_is_sb3s(cls: type, action: str, observation: str) -> None:
+    """The same actions, so the same transitions; several rollouts and updates one after the other."""
+    rollouts = []
+    for is_fast in (False, True):
+        model = build(cls, is_fast, OBSERVATIONS[observation], ACTIONS[action], n_steps=40, learning_rate=1e-4)
+        keep = KeepRollouts()
+        model.learn(3 * 160, keep)
+        rollouts.append(keep.found)
+    assert len(rollouts[0]) == 3 * 7
+    for theirs, ours in zip(*rollouts, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+class KeepRollouts(BaseCallback):
+    names = ("actions", "rewards", "episode_starts", "values", "log_probs", "advantages", "returns")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[np.ndarray] = []
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.found += [getattr(self.model.rollout_buffer, name).copy() for name in self.names]
 
 
 class Checks(BaseCallback):
