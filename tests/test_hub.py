@@ -97,12 +97,12 @@ def test_verify_tells_a_card_that_holds_from_one_that_claims_more(hub: Hub, rlru
     card = files["README.md"].decode()
     found = re.search(r"value: ([\d.]+) \+/- ([\d.]+)", card)
     assert found
-    more = f"value: {float(found[1]) + 20:.2f} +/- {found[2]}"
+    more = f"value: {float(found[1]) + 100:.2f} +/- {found[2]}"
     boasting = {**files, "README.md": card.replace(found[0], more).encode()}
     hub.put("bob/boaster", boasting)
     outcome = rlrun_command("verify", "bob/boaster", "--episodes", "30")
     assert outcome.code == 1
-    assert outcome.out.startswith(f"claimed {float(found[1]) + 20:.2f}")
+    assert outcome.out.startswith(f"claimed {float(found[1]) + 100:.2f}")
     assert outcome.out.strip().endswith(": NOT consistent")
     hub.put("bob/mistaken", {**files, "README.md": card.replace("CartPole-v1", "LunarLander-v3").encode()})
     outcome = rlrun_command("verify", "bob/mistaken", "--episodes", "30")
