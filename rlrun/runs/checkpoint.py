@@ -155,8 +155,6 @@ def _read_state(path: Path) -> dict[str, Any]:
         if state["format"] != FORMAT:
             raise ValueError(f"its format is {state['format']}, and this version of rlrun knows {FORMAT}")
         _require_kinds(state, {"timesteps": int, "resumable": bool, "learner": dict, "session": dict})
-        if state["session"]:
-            _require_kinds(state["session"], _SESSION)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path / STATE} is not what rlrun writes ({error}).", "Use another checkpoint.") from None
     return dict(state)
@@ -186,6 +184,11 @@ def newest_resumable(run: RunDirectory, only_scheduled: bool = False) -> tuple[C
             continue
         checkpoint = _read_whole(path, timesteps)
         if checkpoint.state["resumable"] and (checkpoint.state["scheduled"] or not only_scheduled):
+            try:
+                _require_kinds(checkpoint.state["session"], _SESSION)
+            except (KeyError, TypeError) as error:
+                message = f"{path / STATE} does not say all that training needs to go on ({error})."
+                raise UsageError(message, "It can be evaluated; for a new run from its weights: --init") from None
             return checkpoint, passed_over
     return None, passed_over
 
