@@ -92,7 +92,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
 @pytest.mark.parametrize("algo", ["a2c", "ppo"])
 def test_killed_and_resumed_ends_with_the_same_bytes(algo: str, env: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sections = {"normalize": True, "checkpoint": {"every": 256}}
+    sections = {"normalize": True, "checkpoint": {"every": 256}, "accelerate": "auto"}
     undisturbed = rlrun.train(config(algo, env, **sections), name="undisturbed", progress=False)
     assert "accelerate auto" in undisturbed.description()["notes"]
     step = Boundary._on_step

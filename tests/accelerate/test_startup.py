@@ -8,6 +8,7 @@ PROGRAM = """
 import sys
 import rlrun
 budget = {"env": {"id": "CartPole-v1"}, "total_timesteps": 64, "hyperparameters": {"n_steps": 32}, "trackers": []}
+budget["accelerate"] = "auto"
 run = rlrun.train({"algo": "a2c", **budget}, progress=False, name="first")
 print("torch._dynamo" in sys.modules)
 import torch
