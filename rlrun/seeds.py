@@ -22,6 +22,7 @@ from rlrun import api
 from rlrun.config.loading import Override, read_source
 from rlrun.console import print_error, seeds_reporter
 from rlrun.errors import Interrupted, RlrunError, UsageError
+from rlrun.machine import usable_cores
 from rlrun.run import Run, as_overrides
 from rlrun.runs.directory import run_folder
 from rlrun.runs.groups import Group, create_group, read_group
@@ -81,11 +82,6 @@ class Outcome:
             "runs": summaries,
             "failures": {str(k): v for k, v in self.failures.items()},
         }
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def train_seeds(

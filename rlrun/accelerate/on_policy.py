@@ -67,6 +67,21 @@ class OnPolicy(Accelerated):
         _require_finite(self.fast.flat.values, "the policy's parameters")
         return _Rollout(model, self.fast, env, callback, rollout_buffer, n_rollout_steps).collect()
 
+    def train(self) -> None:
+        """See PPO and A2C."""
+        model: Any = self
+        if self.fast is None:
+            super().train()  # type: ignore[misc]
+            return
+        model._update_learning_rate(model.policy.optimizer)
+        self.fast.bind()
+        with np.errstate(all="ignore"):
+            self._train(self.fast)
+
+    def _train(self, fast: ActorCritic) -> None:
+        """Learn from the rollout, and log as SB3 does."""
+        raise NotImplementedError
+
     def _update(self, log_prob_gradient: Array, value_gradient: Array, n: int) -> None:
         """One step of the optimiser, along the gradients of the batch that was evaluated last.
 
@@ -90,16 +105,6 @@ class OnPolicy(Accelerated):
 
 class FastPPO(OnPolicy, PPO):
     """PPO (Schulman et al. 2017) with SB3's update in NumPy."""
-
-    def train(self) -> None:
-        """See PPO."""
-        if self.fast is None:
-            super().train()
-            return
-        self._update_learning_rate(self.policy.optimizer)
-        self.fast.bind()
-        with np.errstate(all="ignore"):
-            self._train(self.fast)
 
     def _train(self, fast: ActorCritic) -> None:
         remaining = self._current_progress_remaining
@@ -134,8 +139,7 @@ class FastPPO(OnPolicy, PPO):
         values = fast.value_net.forward(batch.features)[:, 0]
         advantages = batch.advantages
         if self.normalize_advantage and n > 1:
-            advantages = advantages - np.dot(ones, advantages) / np.float32(n)
-            advantages /= np.sqrt(np.dot(advantages, advantages) / np.float32(n - 1)) + np.float32(1e-8)
+            advantages = _normalized(advantages, ones)
 
         log_ratio = log_prob - batch.log_probs
         ratio = np.exp(log_ratio)
@@ -189,16 +193,6 @@ class FastPPO(OnPolicy, PPO):
 class FastA2C(OnPolicy, A2C):
     """A2C (Mnih et al. 2016) with SB3's update in NumPy."""
 
-    def train(self) -> None:
-        """See A2C."""
-        if self.fast is None:
-            super().train()
-            return
-        self._update_learning_rate(self.policy.optimizer)
-        self.fast.bind()
-        with np.errstate(all="ignore"):
-            self._train(self.fast)
-
     def _train(self, fast: ActorCritic) -> None:
         samples = Samples.of_buffer(self.rollout_buffer, fast.features)
         (batch,) = samples.minibatches(None)
@@ -208,8 +202,7 @@ class FastA2C(OnPolicy, A2C):
         errors = fast.value_net.forward(batch.features)[:, 0] - batch.returns
         advantages = batch.advantages
         if self.normalize_advantage:
-            advantages = advantages - np.dot(ones, advantages) / np.float32(n)
-            advantages /= np.sqrt(np.dot(advantages, advantages) / np.float32(n - 1)) + np.float32(1e-8)
+            advantages = _normalized(advantages, ones)
         policy_loss = -float(np.dot(advantages, log_prob)) / n
         value_loss = float(np.dot(errors, errors)) / n
         entropy_loss = -float(np.dot(ones, entropy)) / n
@@ -222,6 +215,14 @@ class FastA2C(OnPolicy, A2C):
         record("train/policy_loss", policy_loss)
         record("train/value_loss", value_loss)
         self._log_std()
+
+
+def _normalized(advantages: Array, ones: Array) -> Array:
+    """Advantages with mean zero and standard deviation one, a new array, (batch,)."""
+    n = len(advantages)
+    advantages = advantages - np.dot(ones, advantages) / np.float32(n)
+    advantages /= np.sqrt(np.dot(advantages, advantages) / np.float32(n - 1)) + np.float32(1e-8)
+    return advantages
 
 
 @dataclass

@@ -5,14 +5,13 @@ from __future__ import annotations
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
 
-from rlrun.config.loading import Override
 from rlrun.config.schema import EnvConfig
 from rlrun.errors import UsageError
 from rlrun.evaluation.statistics import Evaluation, bootstrap_interval
@@ -165,10 +164,9 @@ def _measure(
     if (folder / QTABLE).is_file():
         table = read_qtable(folder / QTABLE, claim.env, env)
         return table.env, table.evaluate(episodes, seed)
-    overrides: Sequence[Override] = ()
     temporary = Path(tempfile.mkdtemp(prefix="rlrun-verify-"))
     try:
-        run = Run(adopt(folder, temporary, "verified", {"from": place}, env=env, algo=algo, overrides=overrides))
+        run = Run(adopt(folder, temporary, "verified", {"from": place}, env=env, algo=algo))
         free = {"evaluation.seeds": None} if run.config.evaluation.seeds else {}
         kwargs = {**run.config.env.kwargs, **run.config.evaluation.env_kwargs}
         played = run.config.env.model_copy(update={"kwargs": kwargs})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,6 @@ def adopt(
     *,
     env: str | None = None,
     algo: str | None = None,
-    overrides: Sequence[Override] = (),
 ) -> RunDirectory:
     """Make a run directory of a package, of a folder in the Hub's layout, or of a log folder of RL Zoo.
 
@@ -68,7 +66,7 @@ def adopt(
     """
     if (folder / SUMS).is_file() and (folder / CONFIG).is_file():
         return _from_package(folder, run_dir, name, origin)
-    return _from_foreign(folder, run_dir, name, origin, env, algo, overrides)
+    return _from_foreign(folder, run_dir, name, origin, env, algo)
 
 
 def _from_package(folder: Path, run_dir: Path, name: str | None, origin: dict[str, Any]) -> RunDirectory:
@@ -94,10 +92,9 @@ def _from_foreign(
     origin: dict[str, Any],
     env: str | None,
     algo: str | None,
-    overrides: Sequence[Override],
 ) -> RunDirectory:
     found = find_agent(folder, algo)
-    plan = plan_of(found, str(origin["from"]), algo, env, [*overrides, *_how_it_was_evaluated(folder)])
+    plan = plan_of(found, str(origin["from"]), algo, env, _how_it_was_evaluated(folder))
     state = _state_of(found)
     return _made(run_dir, name, plan.config, found.model_path, found.statistics(), state, origin, folder)
 
