@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
-from rlrun.accelerate.flat import Array, FlatParameters, split
+from rlrun.accelerate.flat import Array, FlatParameters, aligned_zeros, split
 
 # One call for all of Adam's sums, without and with decoupled weight decay. Not public, so it may be absent.
 _FUSED: Any = (
@@ -35,11 +35,11 @@ class FlatOptimizer:
 
     def __init__(self, optimizer: torch.optim.Optimizer, flat: FlatParameters) -> None:
         self.optimizer, self.flat = optimizer, flat
-        self._vectors = {name: np.empty_like(flat.values) for name in self.moments}
+        self._vectors = {name: aligned_zeros(len(flat.values)) for name in self.moments}
         self._views = {name: split(vector, flat.parameters) for name, vector in self._vectors.items()}
         self._addresses = [view.ctypes.data for view in self._views[self.moments[0]]]
         self._counts = np.zeros(len(flat.parameters), dtype=np.float32)
-        self._scratch = np.empty_like(flat.values)
+        self._scratch = aligned_zeros(len(flat.values))
         self.bind()
 
     def bind(self) -> None:
@@ -193,6 +193,8 @@ def why_not(optimizer: torch.optim.Optimizer) -> str:
         return f"the optimiser {name} is none of {', '.join(cls.__name__ for cls in _KNOWN)}"
     if len(optimizer.param_groups) != 1:
         return "the optimiser has several groups of parameters"
+    if not optimizer.param_groups[0]["eps"]:
+        return "the optimiser's eps is zero"  # which the gaps between parameters are divided by
     used = [setting for setting in _PLAIN if optimizer.param_groups[0].get(setting)]
     return f"{name} with {', '.join(used)} has no flat form" if used else ""
 

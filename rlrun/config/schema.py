@@ -207,7 +207,7 @@ class Config(Section):
         None, description="Torch threads. null: 4 for images and for batches of 1,024 or more, else 1."
     )
     accelerate: Literal["auto", "off"] = Field(
-        "off",
+        "auto",
         description="`auto`: faster rollouts and updates where they are known to be equal up to rounding; "
         "`off`: plain Stable-Baselines3.",
     )

@@ -196,6 +196,8 @@ class EnvRecipe:
         check_registered(name)
         with c_output_discarded(family.prints):
             env = _constructed(env_id, partial(gym.make, name, **kwargs), role)
+        if family.prepare is not None:
+            family.prepare(env)
         if family.prints:
             env = _QuietResets(env)
         chosen = self.env.seed_every_reset

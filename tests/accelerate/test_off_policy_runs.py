@@ -103,7 +103,6 @@ class Killed(Exception):
     """Stands for a process that dies."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("name", CASES)
 def test_killed_and_resumed_ends_with_the_same_bytes(

@@ -32,7 +32,8 @@ def step_in_torch(net: nn.Module, optimizer: torch.optim.Optimizer, gradients: l
 
 
 def step_flat(flat: FlatParameters, optimizer: object, gradients: list[torch.Tensor]) -> None:
-    flat.gradients[...] = torch.cat([g.flatten() for g in gradients]).numpy()
+    for parameter, gradient in zip(flat.parameters, gradients, strict=True):
+        flat.view(parameter)[1][...] = gradient.numpy()
     optimizer.step()
 
 
@@ -157,3 +158,8 @@ def test_what_has_no_flat_form_has_a_reason() -> None:
     groups = [{"params": [net.weight]}, {"params": [net.bias]}]
     assert "groups" in why_not(torch.optim.Adam(groups))
     assert why_not(torch.optim.Adam(net.parameters())) == ""
+
+
+def test_every_parameter_lies_where_torch_would_put_it() -> None:
+    flat = FlatParameters(list(nn.Sequential(nn.Linear(7, 5), nn.Linear(5, 3)).parameters()))
+    assert [parameter.data_ptr() % 64 for parameter in flat.parameters] == [0, 0, 0, 0]

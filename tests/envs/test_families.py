@@ -10,10 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import pytest
+from comparing import needs_panda
 
+from rlrun.config.schema import EnvConfig
 from rlrun.envs import families
 from rlrun.envs.families import Family, c_output_discarded, check_registered, family_of, import_family
+from rlrun.envs.recipe import EnvRecipe, Role
 from rlrun.errors import MissingPackage, UsageError
 
 
@@ -230,3 +234,22 @@ def test_ids_that_their_packages_only_keep_to_refuse_them_name_their_successor(o
     with pytest.raises(UsageError) as caught:
         check_registered(old)
     assert successor in caught.value.message
+
+
+@needs_panda
+def test_an_arm_that_touches_the_table_meets_contacts_in_a_fixed_order() -> None:
+    def play(env: gym.Env) -> np.ndarray:
+        seen = [env.reset(seed=1)[0]["observation"]]
+        seen += [
+            env.step(np.array([x, y, -1], dtype=np.float32))[0]["observation"] for x in (-1, 1) for y in (-1, 0, 1) * 5
+        ]
+        env.close()
+        return np.array(seen)
+
+    recipe = EnvRecipe(EnvConfig(id="PandaReach-v3"), None, 0, {}, ())
+    import_family("PandaReach-v3")
+    ordered = gym.make("PandaReach-v3")
+    ordered.unwrapped.sim.physics_client.setPhysicsEngineParameter(deterministicOverlappingPairs=1)
+    expected = play(ordered)
+    assert not np.array_equal(play(gym.make("PandaReach-v3")), expected)
+    np.testing.assert_array_equal(play(recipe.make(Role.EVAL, iter([1]))), expected)

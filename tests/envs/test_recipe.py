@@ -15,7 +15,6 @@ import pytest
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import (
-    SubprocVecEnv,
     VecEnv,
     VecFrameStack,
     VecNormalize,
@@ -27,6 +26,7 @@ from rlrun.config.loading import read_source, validate
 from rlrun.envs.normalization import get_statistics
 from rlrun.envs.recipe import EnvRecipe, RestartableVecEnv, Role, find_normalizer, fixed_seeds, max_episode_steps
 from rlrun.envs.seeding import SeededResets, Stream, draw_seeds, endless_seeds
+from rlrun.envs.workers import WorkersVecEnv
 from rlrun.errors import MissingPackage, RlrunError, UsageError
 
 NOT_TRAINING = [Role.EVAL, Role.VIDEO]
@@ -569,7 +569,7 @@ def test_the_users_own_env_trains_in_processes_of_its_own_with_the_seeds_it_has_
         env_recipe = recipe(f"{module.lower()}:{module}-v3", vec=mode, n_envs=2, import_paths=(str(tmp_path),))
         venv, restartable = env_recipe.make_training_vec()
         try:
-            assert isinstance(restartable.venv, SubprocVecEnv) == (mode == "workers")
+            assert isinstance(restartable.venv, WorkersVecEnv) == (mode == "workers")
             found.append(venv.reset().tolist())
         finally:
             venv.close()
