@@ -37,6 +37,7 @@ from rlrun.config.schema import Config, EnvConfig, NormalizeConfig
 from rlrun.envs.families import c_output_discarded, check_registered, import_family
 from rlrun.envs.keywords import keyword_hint
 from rlrun.envs.normalization import Statistics, set_statistics
+from rlrun.envs.normalizer import Normalizer
 from rlrun.envs.recording import RecordedVecEnv, Recorder
 from rlrun.envs.seeding import (
     SeededResets,
@@ -176,7 +177,7 @@ class EnvRecipe:
         settings = self.normalize.model_dump(exclude_none=True)
         if role is not Role.TRAIN:
             settings |= {"training": False, "norm_reward": False}
-        return VecNormalize(venv, **settings)
+        return Normalizer(venv, **settings)
 
     def _make_bare(self, role: Role) -> tuple[gym.Env[Any, Any], bool]:
         """The env as its author made it, and whether every one of its resets must be seeded."""
