@@ -1,6 +1,6 @@
-"""Steps/s of an env's copies: in one process, in SB3's SubprocVecEnv, and in rlrun's workers.
+"""Steps/s of an env's copies: in one process, in SB3's SubprocVecEnv, and in rlrun's processes.
 
-    python benchmarks/vectorisation.py PandaReachDense-v3 [--n-envs 4] [--rounds 9] [--seconds 1] [--workers 1 2]
+    python benchmarks/vectorisation.py PandaReachDense-v3 [--n-envs 4] [--rounds 9] [--seconds 1] [--processes 2 4]
 
 All modes are started, and then measured in turn, some rounds of a second each: an idle mode costs nothing. Printed are
 the median and the range of timesteps/s, the median of each round's ratio to serial, and the seconds that it took to
@@ -64,11 +64,11 @@ def main() -> None:
     parser.add_argument("--wrappers", nargs="*", default=[])
     parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--workers", type=int, nargs="*", default=[usable_cores()], help="numbers of processes")
+    parser.add_argument("--processes", type=int, nargs="*", default=[usable_cores()], help="numbers of processes")
     given = parser.parse_args()
     env = EnvConfig.model_validate({"id": given.env_id, "n_envs": given.n_envs, "wrappers": given.wrappers})
     recipe = EnvRecipe(env, None, 0, {}, ())
-    modes = {name: Mode(make) for name, make in _modes(recipe, given.workers).items()}
+    modes = {name: Mode(make) for name, make in _modes(recipe, given.processes).items()}
     for _ in range(given.rounds):
         for mode in modes.values():
             mode.measure(given.seconds)
@@ -82,14 +82,14 @@ def main() -> None:
         mode.venv.close()
 
 
-def _modes(recipe: EnvRecipe, workers: list[int]) -> dict[str, Callable[[], VecEnv]]:
+def _modes(recipe: EnvRecipe, processes: list[int]) -> dict[str, Callable[[], VecEnv]]:
     makers = [recipe.maker(index) for index in range(recipe.env.n_envs)]
     modes: dict[str, Callable[[], VecEnv]] = {
         "serial": lambda: DummyVecEnv(makers),
         "SubprocVecEnv": lambda: SubprocVecEnv(makers),
     }
-    for number in workers:
-        modes[f"{number} workers"] = partial(start_workers, makers, recipe.example, 300.0, number)
+    for number in processes:
+        modes[f"{number} processes"] = partial(start_workers, makers, recipe.example, 300.0, number)
     return modes
 
 

@@ -142,17 +142,17 @@ class EnvRecipe:
             set_statistics(normalizer, statistics)
         return venv
 
-    def make_training_vec(self, n_workers: int | None = None) -> tuple[VecEnv, RestartableVecEnv]:
+    def make_training_vec(self, n_processes: int | None = None) -> tuple[VecEnv, RestartableVecEnv]:
         """The training envs, and the part of them that can be restarted.
 
         ``env.vec: auto`` is decided before (:mod:`rlrun.envs.vectorisation`); undecided it is serial.
 
-        :param n_workers: number of worker processes, if there are any; None: as many as cores
+        :param n_processes: that step envs, this one included, if there are workers; None: as many as cores
         :return: the outermost VecEnv, ``env.n_envs`` wide, and its innermost wrapper
         """
         makers = [self.maker(index) for index in range(self.env.n_envs)]
         if self.env.vec == "workers":
-            base: VecEnv = start_workers(makers, self.example, self.env.worker_timeout, n_workers)
+            base: VecEnv = start_workers(makers, self.example, self.env.worker_timeout, n_processes)
         else:
             base = SerialVecEnv(makers)
         restartable = RestartableVecEnv(base)

@@ -58,53 +58,53 @@ def make_training_envs(recipe: EnvRecipe, timesteps: int) -> tuple[VecEnv, Resta
     """
     if recipe.env.vec != "auto" or recipe.env.n_envs == 1:
         return *recipe.make_training_vec(), ""
-    n_workers, note = _decide(recipe, timesteps)
-    if n_workers:
+    n_processes, note = _decide(recipe, timesteps)
+    if n_processes > 1:
         try:
             with script_left_alone():
-                return *recipe.with_vec("workers").make_training_vec(n_workers), note
+                return *recipe.with_vec("workers").make_training_vec(n_processes), note
         except RlrunError as error:
             note = f"envs serial: workers could not be started ({error.message})"
     return *recipe.with_vec("serial").make_training_vec(), note
 
 
 def _decide(recipe: EnvRecipe, timesteps: int) -> tuple[int, str]:
-    """The number of workers, 0 for none, and the note."""
+    """The number of processes that step envs, and the note."""
     if usable_cores() == 1:
-        return 0, "envs serial: this process may use one core"
+        return 1, "envs serial: this process may use one core"
     if multiprocessing.current_process().daemon:
-        return 0, "envs serial: this process may not start others"
+        return 1, "envs serial: this process may not start others"
     try:
         cost = measure(recipe)
     except Exception as error:  # the env's; it will come up again where it can be reported
-        return 0, f"envs serial: the cost of a step could not be measured ({type(error).__name__})"
+        return 1, f"envs serial: the cost of a step could not be measured ({type(error).__name__})"
     if cost.draws:
-        return 0, "envs serial: the env draws from the global generators, which workers would not share"
+        return 1, "envs serial: the env draws from the global generators, which workers would not share"
     return _weigh(cost, recipe.env.n_envs, timesteps)
 
 
 def _weigh(cost: StepCost, n_envs: int, timesteps: int) -> tuple[int, str]:
     step, cores = f"a step takes {_in_words(cost.seconds)}", min(usable_cores(), n_envs)
     if not _saved(cost.seconds, n_envs, cores):
-        return 0, f"envs serial: {step}, too little to hand over"
-    workers = min(cores, (os.cpu_count() or 1) - cost.others)
-    saved = _saved(cost.seconds, n_envs, workers)
+        return 1, f"envs serial: {step}, too little to hand over"
+    processes = min(cores, (os.cpu_count() or 1) - cost.others)
+    saved = _saved(cost.seconds, n_envs, processes)
     if not saved:
-        return 0, f"envs serial: {step}, but other processes use the cores (env.vec: workers does not mind)"
+        return 1, f"envs serial: {step}, but other processes use the cores (env.vec: workers does not mind)"
     if saved * timesteps / n_envs < _START:
-        return 0, f"envs serial: {step}, and the run is too short to start workers"
-    return workers, f"envs in {workers} workers: {step}"
+        return 1, f"envs serial: {step}, and the run is too short to start workers"
+    return processes, f"envs in {processes} processes: {step}"
 
 
-def _saved(seconds: float, n_envs: int, workers: int) -> float:
+def _saved(seconds: float, n_envs: int, processes: int) -> float:
     """Seconds that workers save in one step of all envs; 0 where they are not worth it.
 
     :param seconds: of one step of one env
     """
-    if workers < 2:
+    if processes < 2:
         return 0.0
     serial = n_envs * seconds
-    parallel = math.ceil(n_envs / workers) * seconds * _SLOWDOWN + _HAND_OVER
+    parallel = math.ceil(n_envs / processes) * seconds * _SLOWDOWN + _HAND_OVER
     return serial - parallel if serial >= _WORTH_IT * parallel else 0.0
 
 

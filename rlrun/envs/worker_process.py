@@ -1,6 +1,6 @@
 """What runs in a worker process: some envs, stepped when the parent process says so.
 
-A message of the parent is ``STEP``, or a pickled ``(command, arguments)`` with a method of :class:`_Worker`. Each has
+A message of the parent is ``STEP``, or a pickled ``(command, arguments)`` with a method of :class:`Share`. Each has
 one answer: ``NOTHING``, or a pickled :class:`Failure` or value.
 """
 
@@ -84,22 +84,22 @@ def run(makers: Sequence[Make], first: int, memory: StepMemory, connection: Conn
             answer = pickle.dumps(Failure.of(error))
         connection.send_bytes(answer)
         if answer == NOTHING:
-            _serve(_Worker(envs, first, memory), connection)
+            _serve(Share(envs, first, memory), connection)
     for env in envs:
         env.close()
 
 
-def _serve(worker: _Worker, connection: Connection) -> None:
+def _serve(share: Share, connection: Connection) -> None:
     while True:
         message = connection.recv_bytes()
         try:
-            answer = worker.step_from_memory() if message == STEP else worker.obey(message)
+            answer = share.answer(message)
         except BaseException as error:  # also sys.exit() in an env
             answer = pickle.dumps(Failure.of(error))
         connection.send_bytes(answer)
 
 
-class _Worker:
+class Share:
     """Some of the envs.
 
     :param first: number of the first one
@@ -110,8 +110,10 @@ class _Worker:
         self._actions: np.ndarray = np.zeros(0)
         self._told = dict.fromkeys(self._envs, b"")  # the last pickled info that the parent was told
 
-    def obey(self, message: bytes) -> bytes:
+    def answer(self, message: bytes) -> bytes:
         """Do what a message says, and answer."""
+        if message == STEP:
+            return self._step_from_memory()
         command, arguments = unpickled(message)
         return pickle.dumps(getattr(self, command)(*arguments))
 
@@ -121,7 +123,7 @@ class _Worker:
         """See StepMemory.actions."""
         self._actions = self._memory.actions(dtype, shape)
 
-    def step_from_memory(self) -> bytes:
+    def _step_from_memory(self) -> bytes:
         """Step each env with its action in the shared memory."""
         news = self.step({index: self._actions[index].copy() for index in self._envs})
         return pickle.dumps(news) if news else NOTHING

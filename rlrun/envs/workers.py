@@ -1,9 +1,10 @@
-"""Envs in a few worker processes, and what goes wrong there.
+"""Envs in a few processes, and what goes wrong there.
 
-Each worker builds and steps several envs (:mod:`rlrun.envs.worker_process`). Actions, observations, rewards and dones
-lie in shared memory. Infos travel through a pipe, all of them, but only when they are not what the env's last info was:
-a callback, HER or a success rate sees what it would see with serial envs. The same pipe wakes a worker, and tells the
-parent when one has answered or died.
+The parent process steps some envs itself: it has nothing else to do until all have stepped, and to be woken takes it
+longer on some systems than a step. Each worker builds and steps several more (:mod:`rlrun.envs.worker_process`).
+Actions, observations, rewards and dones lie in shared memory. Infos travel through a pipe, all of them, but only when
+they are not what the env's last info was: a callback, HER or a success rate sees what it would see with serial envs.
+The same pipe wakes a worker, and tells the parent when one has answered or died.
 
 The trajectories are those of SB3's DummyVecEnv, bit for bit, unless the copies of an env share something. One that
 draws from the global generators of Python, NumPy or torch *while it is stepped* shares them with the learner when
@@ -23,7 +24,7 @@ import time
 import types
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -36,7 +37,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 from stable_baselines3.common.vec_env.util import dict_to_obs
 
 from rlrun.envs.shared_memory import StepMemory
-from rlrun.envs.worker_process import NOTHING, STEP, Failure, Make, run, unpickled
+from rlrun.envs.worker_process import NOTHING, STEP, Failure, Make, Share, run, unpickled
 from rlrun.errors import RlrunError, UsageError
 from rlrun.machine import usable_cores
 
@@ -154,13 +155,52 @@ class Worker:
         return text.decode(errors="replace")
 
 
+class Here:
+    """The envs that the parent process steps itself, while its workers step theirs.
+
+    :ivar indices: of its envs
+    """
+
+    def __init__(self, makers: Sequence[Make], indices: Sequence[int], memory: StepMemory) -> None:
+        self.indices = indices
+        self._envs: list[gym.Env[Any, Any]] = []
+        self._said = b""
+        try:
+            for index in indices:
+                self._envs.append(makers[index]())
+        except BaseException:
+            self.end(0)
+            raise
+        self._share = Share(self._envs, indices[0], memory)
+
+    def say(self, message: bytes) -> None:
+        """Take a message, to be answered when it is heard: then the workers have theirs."""
+        self._said = message
+
+    def hear(self, doing: str) -> Any:
+        """See Worker. It takes the time that it takes."""
+        try:
+            answer = self._share.answer(self._said)
+        except Exception as error:
+            return Failure.of(error)
+        return None if answer == NOTHING else unpickled(answer)
+
+    def let_go(self) -> None:
+        """See Worker."""
+
+    def end(self, patience: float) -> None:
+        """Close the envs."""
+        while self._envs:
+            self._envs.pop().close()
+
+
 class WorkersVecEnv(VecEnv):
     """SB3's VecEnv over worker processes. Exceptions of an env are raised here, with the worker's traceback as cause.
 
     :param makers: build the envs; any but the first call may be in a worker
     :param observation_space: of each env, as is ``action_space``
     :param timeout: seconds that a worker may take for one answer
-    :param n_workers: number of processes
+    :param n_processes: among which the envs are dealt, this one included
     """
 
     def __init__(
@@ -169,29 +209,32 @@ class WorkersVecEnv(VecEnv):
         observation_space: spaces.Space[Any],
         action_space: spaces.Space[Any],
         timeout: float,
-        n_workers: int,
+        n_processes: int,
     ) -> None:
         context = _context()
         n_envs = len(makers)
         self._memory = StepMemory(n_envs, observation_space, action_space, context)
-        self._workers: list[Worker] = []
+        self._workers: list[Worker | Here] = []
         self._close = weakref.finalize(self, _end, self._workers)  # also at the interpreter's exit
         self._is_stepping = False
         self._failures: list[Failure] = []
         self._actions: np.ndarray = np.zeros(0)
         self._infos = [pickle.dumps({})] * n_envs
         try:
-            for indices in np.array_split(range(n_envs), n_workers):
-                self._workers.append(Worker(context, makers, indices.tolist(), self._memory, timeout))
+            *theirs, mine = (part.tolist() for part in np.array_split(range(n_envs), n_processes))
+            for indices in theirs:
+                self._workers.append(Worker(context, makers, indices, self._memory, timeout))
+            here = Here(makers, mine, self._memory)  # has the fewest
             self._hear_all(self._workers, "built")
+            self._workers.append(here)
             super().__init__(n_envs, observation_space, action_space)
         except BaseException:
             self.close()
             raise
 
     @property
-    def n_workers(self) -> int:
-        """Number of processes."""
+    def n_processes(self) -> int:
+        """Number of processes that step envs, this one included."""
         return len(self._workers)
 
     # -- stepping
@@ -222,8 +265,7 @@ class WorkersVecEnv(VecEnv):
         if not self._is_stepping:
             return
         self._is_stepping = False
-        for worker in self._workers:
-            answer = self._hear(worker, "stepped")
+        for answer in self._answers(self._workers, "stepped"):
             if isinstance(answer, Failure):
                 self._failures.append(answer)
                 continue
@@ -309,15 +351,23 @@ class WorkersVecEnv(VecEnv):
         for worker in self._workers:
             worker.say(message)
 
-    def _hear_all(self, workers: Iterable[Worker], doing: str) -> list[Any]:
+    def _hear_all(self, workers: Sequence[Worker | Here], doing: str) -> list[Any]:
         """Every answer is heard before the first failure is raised, so that none is taken for another's."""
-        answers = [self._hear(worker, doing) for worker in workers]
+        answers = self._answers(workers, doing)
         for answer in answers:
             if isinstance(answer, Failure):
                 raise _unpacked(answer) from WorkerTraceback(answer.traceback)
         return answers
 
-    def _hear(self, worker: Worker, doing: str) -> Any:
+    def _answers(self, workers: Sequence[Worker | Here], doing: str) -> list[Any]:
+        """In the order of the workers; the last, this process, is heard first, to work while the others do."""
+        if not workers:
+            return []
+        *others, last = workers
+        answer = self._hear(last, doing)
+        return [*(self._hear(worker, doing) for worker in others), answer]
+
+    def _hear(self, worker: Worker | Here, doing: str) -> Any:
         try:
             return worker.hear(doing)
         except RlrunError:
@@ -327,20 +377,22 @@ class WorkersVecEnv(VecEnv):
             raise
 
 
-def start_workers(makers: Sequence[Make], example: Make, timeout: float, n_workers: int | None = None) -> WorkersVecEnv:
-    """Build envs in worker processes.
+def start_workers(
+    makers: Sequence[Make], example: Make, timeout: float, n_processes: int | None = None
+) -> WorkersVecEnv:
+    """Build envs in worker processes and in this one.
 
     :param example: builds an env of the same spaces in this process; it is closed at once
     :param timeout: seconds that a worker may take for one answer
-    :param n_workers: None: one for each core that this process may use
+    :param n_processes: this one included; None: one for each core that this process may use
     :raises UsageError: in the words of the worker that could not build its env
     """
     _boot()
     with contextlib.closing(example()) as env:
         observation_space, action_space = env.observation_space, env.action_space
-    n_workers = min(n_workers or usable_cores(), len(makers))
+    n_processes = min(n_processes or usable_cores(), len(makers))
     try:
-        return WorkersVecEnv(makers, observation_space, action_space, timeout, n_workers)
+        return WorkersVecEnv(makers, observation_space, action_space, timeout, n_processes)
     except UsageError as error:
         raise UsageError(f"In a worker process, {error.message}", error.hint) from error
 
@@ -382,7 +434,7 @@ def _unpacked(failure: Failure) -> Exception:
     return error if isinstance(error, Exception) else RlrunError(f"In a worker process: {failure.summary}", _IN_SERIAL)
 
 
-def _end(workers: list[Worker]) -> None:
+def _end(workers: list[Worker | Here]) -> None:
     for worker in workers:
         worker.let_go()
     deadline = time.monotonic() + _CLOSING

@@ -90,19 +90,19 @@ def test_trajectories_in_workers_are_those_of_serial_envs_bit_for_bit(env_id: st
 
 @pytest.fixture
 def workers() -> Any:
-    """Five envs in two workers."""
+    """Five envs in two workers and this process."""
     venv = start(recipe("Kind", n_envs=5, kwargs={"render_mode": "rgb_array"}))
     yield venv
     venv.close()
 
 
-def start(env_recipe: EnvRecipe, n_workers: int = 2, timeout: float = 60.0) -> WorkersVecEnv:
+def start(env_recipe: EnvRecipe, n_processes: int = 3, timeout: float = 60.0) -> WorkersVecEnv:
     makers = [env_recipe.maker(index) for index in range(env_recipe.env.n_envs)]
-    return start_workers(makers, env_recipe.example, timeout, n_workers)
+    return start_workers(makers, env_recipe.example, timeout, n_processes)
 
 
 def test_each_worker_steps_several_envs(workers: WorkersVecEnv):
-    assert workers.n_workers == 2
+    assert workers.n_processes == 3
     assert (workers.num_envs, len(workers.get_attr("steps"))) == (5, 5)
 
 
@@ -165,7 +165,7 @@ def test_what_is_asked_during_a_step_is_answered_and_a_reset_drops_the_step(work
 def broken(what: str, timeout: float = 60.0) -> tuple[BaseException, list[psutil.Process]]:
     """What a third step raises, and the processes that there were."""
     venv = start(recipe("Fragile", n_envs=4, kwargs={"what": what}), timeout=timeout)
-    processes = [psutil.Process(worker._process.pid) for worker in venv._workers]
+    processes = [psutil.Process(worker._process.pid) for worker in venv._workers[:-1]]
     venv.reset()
     for _ in range(2):
         venv.step(np.zeros(4, int))
@@ -180,6 +180,17 @@ def test_an_exception_of_an_env_is_raised_here_with_the_workers_traceback():
     assert (type(error), str(error)) == (OSError, "the robot fell over")
     assert "vec_envs.py" in str(error.__cause__)
     assert "in happen" in str(error.__cause__)
+
+
+def test_an_exception_of_an_env_in_this_process_is_raised_like_one_in_a_worker():
+    venv = start(recipe("Fragile", n_envs=1, kwargs={"what": "raises"}), n_processes=1)
+    venv.reset()
+    venv.step(np.zeros(1, int))
+    venv.step(np.zeros(1, int))
+    with pytest.raises(OSError, match="the robot fell over") as raised:
+        venv.step(np.zeros(1, int))
+    assert "in happen" in str(raised.value.__cause__)
+    venv.close()
 
 
 @pytest.mark.parametrize(
@@ -278,7 +289,7 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_starts_workers_for_slow_envs_only_and_says_why():
     venv, note = decided("Slow")
     assert isinstance(venv, WorkersVecEnv)
-    assert note.startswith("envs in 2 workers: a step takes 2")
+    assert note.startswith("envs in 2 processes: a step takes 2")
     venv, note = decided("CartPole-v1")
     assert not isinstance(venv, WorkersVecEnv)
     assert note.startswith("envs serial: a step takes ")
@@ -292,7 +303,7 @@ def test_auto_leaves_cores_that_others_use_alone(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(vectorisation, "_running", lambda: 3)
     assert "other processes use the cores" in decided("Slow")[1]
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert decided("Slow")[1].startswith("envs in 2 workers")
+    assert decided("Slow")[1].startswith("envs in 2 processes")
 
 
 @pytest.mark.usefixtures("two_cores")
@@ -347,4 +358,4 @@ def test_auto_leaves_a_script_without_a_main_guard_alone(tmp_path: Path):
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     first, last = done.stdout.splitlines()
-    assert (first, last.partition(":")[0]) == ("script", "envs in 2 workers")
+    assert (first, last.partition(":")[0]) == ("script", "envs in 2 processes")
