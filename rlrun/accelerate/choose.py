@@ -8,6 +8,8 @@ from sb3_contrib import QRDQN, TQC
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from rlrun.accelerate.frames import FrameBuffer
+
 
 class Accelerated:
     """Mixin of an SB3 algorithm: its faster form, where the model's parts allow it.
@@ -71,6 +73,7 @@ def described(model: BaseAlgorithm, wanted: str) -> str:
     """
     if wanted == "off":
         return "accelerate off: as the config says"
-    if isinstance(model, Accelerated):
-        return f"accelerate {model.acceleration}"
-    return f"accelerate off: {type(model).__name__} has no faster form"
+    reason = getattr(model, "acceleration", f"off: {type(model).__name__} has no faster form")
+    if isinstance(getattr(model, "replay_buffer", None), FrameBuffer):
+        return f"accelerate auto: every frame is stored once; updates {reason}"
+    return f"accelerate {reason}"

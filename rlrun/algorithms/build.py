@@ -6,8 +6,10 @@ import warnings
 from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecEnv
 
+from rlrun.accelerate import frames
 from rlrun.accelerate.choose import accelerated
 from rlrun.accelerate.startup import leave_compiler_out
 from rlrun.accelerate.threads import torch_threads
@@ -37,6 +39,8 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
     name = cls.__name__
     if for_training and config.accelerate == "auto":
         cls = accelerated(cls)
+        if algorithm.is_off_policy and not frames.why_not(venv.observation_space, config.env.frame_stack, kwargs):
+            cls = _with_frames_once(cls, config.env.frame_stack)
     if for_training and config.schedule_timesteps is not None:
         cls = _with_horizon(cls, config.schedule_timesteps)
     try:
@@ -61,3 +65,15 @@ def _with_horizon(cls: Any, timesteps: int) -> Any:
         self._current_progress_remaining = max(0.0, 1.0 - num_timesteps / timesteps)
 
     return type(cls.__name__, (cls,), {"_update_current_progress_remaining": update})
+
+
+def _with_frames_once(cls: Any, stack: int | None) -> Any:
+    """The class with a FrameBuffer, which a saved model does not name: it can be loaded where there is no rlrun."""
+
+    def set_up(self: Any) -> None:
+        settings = self.replay_buffer_kwargs
+        self.replay_buffer_class, self.replay_buffer_kwargs = frames.FrameBuffer, {**settings, "stack": stack}
+        cls._setup_model(self)
+        self.replay_buffer_class, self.replay_buffer_kwargs = ReplayBuffer, settings
+
+    return type(cls.__name__, (cls,), {"_setup_model": set_up})

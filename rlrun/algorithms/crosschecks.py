@@ -25,6 +25,7 @@ class EnvFacts:
     :ivar observation_space: as the policy sees it: wrapped, stacked, channels first
     :ivar has_action_masks: whether the env has the method ``action_masks`` that MaskablePPO calls
     :ivar max_episode_steps: the time limit in steps of one env; None when there is none
+    :ivar stack: frames of an observation, where a replay buffer may store each once; None elsewhere
     """
 
     observation_space: spaces.Space[Any]
@@ -32,6 +33,7 @@ class EnvFacts:
     max_episode_steps: int | None
     n_envs: int
     has_action_masks: bool = False
+    stack: int | None = None
 
 
 def default_policy(algorithm: Algorithm, observation_space: spaces.Space[Any]) -> str:
@@ -242,8 +244,15 @@ def _cuts_taken_for_ends(values: Mapping[str, Any]) -> list[Finding]:
 
 
 def replay_buffer_bytes(buffer_size: int, values: Mapping[str, Any], facts: EnvFacts) -> int:
-    """Bytes of SB3's replay buffer: observations (twice unless optimize_memory_usage), actions, and three scalars."""
+    """Bytes of the replay buffer: observations, actions, and three scalars.
+
+    SB3's has observations twice, unless optimize_memory_usage; one that stores frames once has one frame of each.
+    """
+    from rlrun.accelerate import frames  # imports torch
+
     observation, action = _step_bytes(facts)
+    if not frames.why_not(facts.observation_space, facts.stack, dict(values)):
+        return buffer_size * (observation // (facts.stack or 1) + action + 14)
     copies = 1 if values.get("optimize_memory_usage") else 2
     return buffer_size * (observation * copies + action + 12)
 

@@ -16,12 +16,13 @@ import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
+from rlrun.accelerate.frames import FrameBuffer
 from rlrun.errors import UsageError
 
 FOLDER = "replay_buffer"
 _CHUNK_BYTES = 32 * 2**20
 # Small, and changed behind the writing position when an episode ends: always written in full.
-_WHOLE = ("rewards", "dones", "timeouts", "ep_start", "ep_length")
+_WHOLE = ("rewards", "dones", "timeouts", "ep_start", "ep_length", "age", "ended")
 
 
 def save_replay_buffer(buffer: ReplayBuffer, folder: Path, previous: Path | None, added: int) -> dict[str, Any]:
@@ -48,12 +49,19 @@ def save_replay_buffer(buffer: ReplayBuffer, folder: Path, previous: Path | None
     state: dict[str, Any] = {"pos": buffer.pos, "full": buffer.full, "rows": rows, "files": files}
     if isinstance(buffer, HerReplayBuffer):
         state["current_ep_start"] = buffer._current_ep_start.tolist()
+    if isinstance(buffer, FrameBuffer):
+        for name, array in buffer.besides().items():
+            np.save(folder / _besides(name), array)
     return state
+
+
+def _besides(name: str) -> str:
+    return f"besides-{name}.npy"
 
 
 def arrays(buffer: ReplayBuffer) -> Iterator[tuple[str, np.ndarray]]:
     """The arrays that hold a buffer's rows, by name; the first axis is the row."""
-    for name in ("observations", "next_observations", "actions", *_WHOLE):
+    for name in ("observations", "next_observations", "frames", "actions", *_WHOLE):
         value = getattr(buffer, name, None)
         if isinstance(value, dict):
             yield from ((f"{name}.{key}", array) for key, array in value.items())
@@ -87,6 +95,9 @@ def load_replay_buffer(buffer: ReplayBuffer, folder: Path, state: dict[str, Any]
                 raise ValueError(f"{name} has shape {part.shape}")
             targets[name][start:stop] = part
             filled[name] += stop - start
+        if isinstance(buffer, FrameBuffer):
+            parts = {name: np.load(folder / _besides(name), allow_pickle=False) for name in buffer.besides()}
+            buffer.put_besides(parts)
     except (OSError, ValueError, KeyError, TypeError, MemoryError) as error:
         raise UsageError(f"The replay buffer in {folder} does not fit this config: {error}.") from error
     missing = [name for name, rows in filled.items() if rows != state["rows"]]
@@ -107,6 +118,8 @@ def truncate_at_cut(buffer: ReplayBuffer) -> None:
     """
     if buffer.pos == 0 and not buffer.full:
         return
+    if isinstance(buffer, FrameBuffer):
+        buffer.cut()
     if isinstance(buffer, HerReplayBuffer):
         if (buffer._current_ep_start != buffer.pos).any():
             with warnings.catch_warnings():

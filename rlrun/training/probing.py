@@ -55,7 +55,9 @@ def probe(
             recipe.make(Role.EVAL, iter(())).close()
         except UsageError as error:
             problems.append(source.problem(("evaluation", "env_kwargs"), error.message))
-    return EnvFacts(venv.observation_space, venv.action_space, steps, env.n_envs, masks), venv, problems
+    stack = env.frame_stack if config.accelerate == "auto" else None
+    facts = EnvFacts(venv.observation_space, venv.action_space, steps, env.n_envs, masks, stack)
+    return facts, venv, problems
 
 
 def _normalized_keys(source: Source, config: Config, single: gym.Env[Any, Any]) -> list[Problem]:
