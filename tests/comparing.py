@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import rlrun
+from rlrun.errors import RlrunError
 from rlrun.run import Run
 from rlrun.runs.archive import read_tensors
 from rlrun.runs.checkpoint import read_checkpoint
+from rlrun.training.boundary import Boundary
 
 needs_panda = pytest.mark.skipif(importlib.util.find_spec("panda_gym") is None, reason="panda-gym is not installed")
 
@@ -54,3 +59,48 @@ def rows(run: Run, name: str) -> list[dict[str, str]]:
             {column: value for column, value in row.items() if not column.startswith("time/")}
             for row in csv.DictReader(stream)
         ]
+
+
+class Killed(Exception):
+    """Stands for a process that dies: nothing is saved when it comes."""
+
+
+def killed_and_resumed(
+    train: Callable[[Path], Run], folder: Path, timesteps: int, monkeypatch: pytest.MonkeyPatch
+) -> Run:
+    """A run that died after some timesteps and was resumed.
+
+    :param train: into a folder
+    """
+    unharmed: Callable[[Boundary], bool] = Boundary._on_step
+
+    def on_step(self: Boundary) -> bool:
+        if self.model.num_timesteps > timesteps:
+            raise Killed
+        return unharmed(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Boundary, "_on_step", on_step)
+        with pytest.raises(RlrunError, match="Killed"):
+            train(folder)
+    (manifest,) = folder.glob("**/manifest.json")
+    killed = rlrun.open_run(manifest.parent)
+    assert (killed.status, killed.directory.pointer("final")) == ("failed", None)
+    return killed.resume(progress=False)
+
+
+def train_on_pixels(folder: Path, **settings: Any) -> Run:
+    """A short run of DQN on Space Invaders."""
+    hyper = {"learning_starts": 100, "buffer_size": 200, "batch_size": 8, "train_freq": 8}
+    config = {
+        "algo": "dqn",
+        "env": {"id": "SpaceInvadersNoFrameskip-v4", "n_envs": 1, "wrappers": ["AtariWrapper"], "frame_stack": 4},
+        "total_timesteps": 400,
+        "hyperparameters": {"policy": "CnnPolicy", **hyper},
+        "evaluation": {"episodes": 0, "every": 0},
+        "checkpoint": {"every": 120},
+        "trackers": [],
+        "threads": 1,
+        **settings,
+    }
+    return rlrun.train(config, run_dir=folder, name="run", progress=False)

@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comparing import assert_same, final_state, needs_panda
+from comparing import assert_same, final_state, killed_and_resumed, needs_panda
 
 import rlrun
 from rlrun.errors import RlrunError, UsageError
 from rlrun.run import Run
 from rlrun.runs.checkpoint import read_checkpoint, remove_leftovers
-from rlrun.training.boundary import Boundary
 
 slow = pytest.mark.slow
 
@@ -90,36 +89,15 @@ def train(config: Any, overrides: dict[str, Any], folder: Path) -> Run:
     return rlrun.train(config, overrides=settings(config, overrides)[1], run_dir=folder, name="run", progress=False)
 
 
-class Killed(Exception):
-    """Stands for a process that dies: nothing is saved when it comes."""
-
-
-def die_after(timesteps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    unharmed: Callable[[Boundary], bool] = Boundary._on_step
-
-    def on_step(self: Boundary) -> bool:
-        if self.model.num_timesteps > timesteps:
-            raise Killed
-        return unharmed(self)
-
-    monkeypatch.setattr(Boundary, "_on_step", on_step)
-
-
 @pytest.mark.parametrize(("config", "overrides"), list(params()))
 def test_the_same_seed_and_a_killed_and_resumed_run_give_the_same_bytes(
     config: Any, overrides: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     undisturbed = train(config, overrides, tmp_path / "undisturbed")
     budget = settings(config, overrides)[0]
-    with monkeypatch.context() as patch:
-        die_after(int(budget * 0.7), patch)
-        with pytest.raises(RlrunError, match="Killed"):
-            train(config, overrides, tmp_path / "killed")
-    (path,) = (tmp_path / "killed").glob("*/*/run")
-    killed = rlrun.open_run(path)
-    assert killed.status == "failed"
-    assert killed.directory.pointer("final") is None
-    resumed = killed.resume(progress=False)
+    resumed = killed_and_resumed(
+        lambda folder: train(config, overrides, folder), tmp_path / "killed", int(budget * 0.7), monkeypatch
+    )
     assert resumed.status == "finished"
     assert_same(undisturbed, resumed)
     again = train(config, overrides, tmp_path / "again")

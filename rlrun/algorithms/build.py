@@ -9,7 +9,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlrun.accelerate import frames
+from rlrun.accelerate import convolutions, frames
 from rlrun.accelerate.choose import accelerated
 from rlrun.accelerate.startup import leave_compiler_out
 from rlrun.accelerate.threads import torch_threads
@@ -37,7 +37,8 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
         kwargs |= {"buffer_size": venv.num_envs, "optimize_memory_usage": False}
     cls: Any = algorithm.load()
     name = cls.__name__
-    if for_training and config.accelerate == "auto":
+    accelerates = for_training and config.accelerate != "off"
+    if accelerates:
         cls = accelerated(cls)
         if algorithm.is_off_policy and not frames.why_not(venv.observation_space, config.env.frame_stack, kwargs):
             cls = _with_frames_once(cls, config.env.frame_stack)
@@ -47,12 +48,15 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
         # seed=None: rlrun seeds the generators itself, and SB3 would seed the envs over again.
         with warnings.catch_warnings(), torch_threads(config.threads or 1):
             warnings.simplefilter("ignore", UserWarning)  # `rlrun check` says what is worth saying, once
-            return cls(env=venv, device=device or config.device, seed=None, **kwargs)
+            model: BaseAlgorithm = cls(env=venv, device=device or config.device, seed=None, **kwargs)
     except Exception as error:  # SB3 asserts, torch raises RuntimeError, and the user's own classes anything
         reason = " ".join(str(error).split()) or type(error).__name__
         if "allocate memory" in reason or isinstance(error, MemoryError):
             reason = "its networks and buffers do not fit in memory"
         raise UsageError(f"{name} refuses this config: {reason.rstrip('.')}.") from error
+    if accelerates:
+        convolutions.speed_up(model.policy, bfloat16=config.accelerate == "bfloat16")
+    return model
 
 
 def _with_horizon(cls: Any, timesteps: int) -> Any:

@@ -55,7 +55,7 @@ def probe(
             recipe.make(Role.EVAL, iter(())).close()
         except UsageError as error:
             problems.append(source.problem(("evaluation", "env_kwargs"), error.message))
-    stack = env.frame_stack if config.accelerate == "auto" else None
+    stack = env.frame_stack if config.accelerate != "off" else None
     facts = EnvFacts(venv.observation_space, venv.action_space, steps, env.n_envs, masks, stack)
     return facts, venv, problems
 

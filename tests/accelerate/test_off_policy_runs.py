@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from comparing import assert_same, final_state
+from comparing import assert_same, final_state, killed_and_resumed
 from sb3_contrib import QRDQN, TQC
 from stable_baselines3 import DQN, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
@@ -19,9 +19,7 @@ from stable_baselines3.common.env_util import make_vec_env
 import rlrun
 from rlrun.config.loading import Override
 from rlrun.envs.seeding import Stream, draw_seeds
-from rlrun.errors import RlrunError
 from rlrun.run import Run
-from rlrun.training.boundary import Boundary
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -99,35 +97,19 @@ def test_with_acceleration_the_first_updates_of_a_run_are_those_of_a_plain_scrip
     assert any(not np.array_equal(ours[key], value.numpy()) for key, value in theirs.items())
 
 
-class Killed(Exception):
-    """Stands for a process that dies."""
-
-
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("name", CASES)
 def test_killed_and_resumed_ends_with_the_same_bytes(
     name: str, normalize: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def train(folder: str) -> Run:
+    def train(folder: Path) -> Run:
         overrides = ONE_CHECKPOINT | {"checkpoint.every": 80, "normalize": normalize}
         config = config_of(name, "auto")
-        return rlrun.train(config, overrides=overrides, run_dir=tmp_path / folder, name="run", progress=False)
+        return rlrun.train(config, overrides=overrides, run_dir=folder, name="run", progress=False)
 
-    undisturbed = train("undisturbed")
+    undisturbed = train(tmp_path / "undisturbed")
     assert "accelerate auto" in undisturbed.description()["notes"]
-    step = Boundary._on_step
-
-    def on_step(self: Boundary) -> bool:
-        if self.model.num_timesteps > 210:
-            raise Killed
-        return step(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Boundary, "_on_step", on_step)
-        with pytest.raises(RlrunError, match="Killed"):
-            train("killed")
-    (path,) = (tmp_path / "killed").glob("*/*/run")
-    assert_same(undisturbed, rlrun.open_run(path).resume(progress=False))
+    assert_same(undisturbed, killed_and_resumed(train, tmp_path / "killed", 210, monkeypatch))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from comparing import assert_same
+from comparing import assert_same, killed_and_resumed
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -20,7 +20,6 @@ from rlrun.envs.seeding import Stream, draw_seeds, endless_seeds, seed_global_ge
 from rlrun.errors import RlrunError
 from rlrun.run import Run
 from rlrun.runs.archive import read_tensors
-from rlrun.training.boundary import Boundary
 
 pytestmark = pytest.mark.usefixtures("folder", "one_thread")
 
@@ -85,28 +84,18 @@ def test_the_run_says_whether_it_was_accelerated(algo: str) -> None:
         assert clause in run.description()["notes"]
 
 
-class Killed(Exception):
-    """Stands for a process that dies."""
-
-
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
 @pytest.mark.parametrize("algo", ["a2c", "ppo"])
-def test_killed_and_resumed_ends_with_the_same_bytes(algo: str, env: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sections = {"normalize": True, "checkpoint": {"every": 256}, "accelerate": "auto"}
-    undisturbed = rlrun.train(config(algo, env, **sections), name="undisturbed", progress=False)
+def test_killed_and_resumed_ends_with_the_same_bytes(
+    algo: str, env: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(folder: Path) -> Run:
+        values = config(algo, env, normalize=True, checkpoint={"every": 256})
+        return rlrun.train(values, run_dir=folder, name="run", progress=False)
+
+    undisturbed = train(tmp_path / "undisturbed")
     assert "accelerate auto" in undisturbed.description()["notes"]
-    step = Boundary._on_step
-
-    def on_step(self: Boundary) -> bool:
-        if self.model.num_timesteps > 700:
-            raise Killed
-        return step(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Boundary, "_on_step", on_step)
-        with pytest.raises(RlrunError, match="Killed"):
-            rlrun.train(config(algo, env, **sections), name="killed", progress=False)
-    assert_same(undisturbed, rlrun.open_run("killed").resume(progress=False))
+    assert_same(undisturbed, killed_and_resumed(train, tmp_path / "killed", 700, monkeypatch))
 
 
 class Observer(BaseCallback):

@@ -1,0 +1,98 @@
+"""Convolutions with channels last and in bfloat16: the same values, the same parameters, plain models when saved."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from comparing import assert_same, killed_and_resumed, train_on_pixels
+from gymnasium import spaces
+from stable_baselines3 import DQN
+from stable_baselines3.common.policies import ActorCriticCnnPolicy
+from stable_baselines3.dqn.policies import CnnPolicy
+
+from rlrun.accelerate.convolutions import speed_up
+from rlrun.runs.checkpoint import read_checkpoint
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SPACE = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+
+
+def policies(cls: Any, **settings: Any) -> tuple[Any, Any]:
+    """The same policy twice, the second one made faster."""
+    both = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        both.append(cls(SPACE, spaces.Discrete(6), lambda _: 1e-4))
+    speed_up(both[1], **settings)
+    return both[0], both[1]
+
+
+def step(policy: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """One update towards larger outputs."""
+    torch.manual_seed(2)
+    images = torch.randint(0, 256, (32, *SPACE.shape), dtype=torch.uint8)
+    if isinstance(policy, ActorCriticCnnPolicy):
+        values, log_prob, _ = policy.evaluate_actions(images, torch.zeros(32))
+        outputs = torch.cat([values.flatten(), log_prob])
+    else:
+        outputs = policy.q_net(images)
+    policy.optimizer.zero_grad()
+    outputs.square().mean().backward()
+    gradients = {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
+    policy.optimizer.step()
+    return outputs.detach(), gradients
+
+
+def largest_difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Relative to the largest value."""
+    return float((one - other).abs().max() / one.abs().max())
+
+
+@pytest.mark.parametrize("cls", [CnnPolicy, ActorCriticCnnPolicy])
+def test_an_update_is_that_of_plain_sb3_up_to_rounding(cls: Any) -> None:
+    plain, faster = policies(cls)
+    for _ in range(2):
+        (outputs, gradients), (ours, our_gradients) = step(plain), step(faster)
+        assert largest_difference(outputs, ours) < 1e-5
+        assert gradients.keys() == our_gradients.keys()
+        for name, gradient in gradients.items():
+            assert largest_difference(gradient, our_gradients[name]) < 1e-5, name
+    assert next(p for p in faster.parameters() if p.dim() == 4).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("cls", [CnnPolicy, ActorCriticCnnPolicy])
+def test_bfloat16_keeps_parameters_and_outputs_in_float32(cls: Any) -> None:
+    plain, faster = policies(cls, bfloat16=True)
+    (outputs, gradients), (ours, our_gradients) = step(plain), step(faster)
+    assert 1e-5 < largest_difference(outputs, ours) < 0.05
+    assert {tensor.dtype for tensor in (ours, *faster.parameters(), *our_gradients.values())} == {torch.float32}
+    assert gradients.keys() == our_gradients.keys()
+
+
+def test_networks_without_convolutions_are_left_alone() -> None:
+    from stable_baselines3.dqn.policies import MlpPolicy
+
+    policy = MlpPolicy(spaces.Box(-1, 1, (3,)), spaces.Discrete(2), lambda _: 1e-3)
+    speed_up(policy, bfloat16=True)
+    assert not any(module._forward_pre_hooks or "forward" in vars(module) for module in policy.modules())
+
+
+@pytest.mark.parametrize("accelerate", ["auto", "bfloat16"])
+def test_a_killed_run_ends_with_the_same_bytes_and_its_model_is_a_plain_one(
+    accelerate: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train_on_pixels(tmp_path / "ours", accelerate=accelerate)
+    assert "with channels last" in run.description()["notes"]
+    assert ("bfloat16" in run.description()["notes"]) == (accelerate == "bfloat16")
+    resumed = killed_and_resumed(partial(train_on_pixels, accelerate=accelerate), tmp_path / "killed", 300, monkeypatch)
+    assert_same(run, resumed)
+    steps = run.directory.pointer("final")
+    assert steps is not None
+    model = DQN.load(read_checkpoint(run.directory, steps).model_path, device="cpu")
+    assert model.predict(np.zeros(SPACE.shape, np.uint8), deterministic=True)[0] in range(6)
