@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         trust,
         verify,
     )
+    from rlrun.benchmark import bench
     from rlrun.run import Run
     from rlrun.seeds import resume_group, train_seeds
     from rlrun.smoketest import smoke
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Run",
     "ZooEntry",
+    "bench",
     "check",
     "check_env",
     "compare",
@@ -79,6 +81,7 @@ __all__ = [
 
 _ELSEWHERE = {
     "ZooEntry": "rlrun.training.zoo",
+    "bench": "rlrun.benchmark",
     "import_zoo": "rlrun.training.zoo_import",
     "resume_group": "rlrun.seeds",
     "smoke": "rlrun.smoketest",

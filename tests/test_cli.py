@@ -26,7 +26,7 @@ SCRIPT = Path(sysconfig.get_path("scripts"), "rlrun")
 HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "yaml", "rich")
 COMMANDS = (
     *("train", "resume", "eval", "check", "configs", "init", "schema"),
-    *("check-env", "runs", "show", "inspect", "trust", "prune", "export", "doctor", "smoke", "import-zoo"),
+    *("check-env", "runs", "show", "inspect", "trust", "prune", "export", "doctor", "bench", "smoke", "import-zoo"),
     *("video", "watch", "package", "push", "pull", "verify", "compare", "plot", "diff"),
 )
 PLAIN = """\
