@@ -84,7 +84,7 @@ def test_what_is_tried_fits_the_config_and_the_machine(monkeypatch: pytest.Monke
     monkeypatch.setattr(benchmark, "usable_cores", lambda: 4)
     tried = [stage for stage in benchmark._stages(rlrun.check(CARTPOLE)) if stage]
     assert tried == [[{"accelerate": "off"}], [{"threads": 2}, {"threads": 4}]]
-    pixels = "PongNoFrameskip-v4/ppo"
+    pixels = "ALE-Pong-v5/ppo"
     tried = [stage for stage in benchmark._stages(rlrun.check(pixels)) if stage]
     assert tried[0] == [{"accelerate": "off"}, {"accelerate": "bfloat16"}]
     assert tried[1] == [{"env.vec": "serial"}, {"env.vec": "workers"}]
