@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -90,11 +91,22 @@ def draw(groups: Sequence[Seeds], out: Path, what: str = "evaluation") -> list[G
 def _save(curves: Sequence[GroupCurve], label: str, out: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
+    draw_on(axes, curves, label)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=150)
+
+
+def draw_on(axes: Any, curves: Sequence[GroupCurve], label: str) -> None:
+    """Draw curves on matplotlib's axes.
+
+    :param label: of the y axis
+    """
+    from matplotlib.ticker import EngFormatter
+
     for index, curve in enumerate(curves):
         colour, style = COLOURS[index % len(COLOURS)], STYLES[index // len(COLOURS) % len(STYLES)]
         seeds = "1 seed" if curve.seeds == 1 else f"{curve.seeds} seeds"
@@ -115,5 +127,3 @@ def _save(curves: Sequence[GroupCurve], label: str, out: Path) -> None:
     axes.set_ylabel(label)
     axes.grid(alpha=0.3)
     axes.legend(title="interquartile mean, 95 % interval over seeds", fontsize="small", title_fontsize="small")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=150)

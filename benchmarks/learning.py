@@ -1,0 +1,99 @@
+"""Do accelerated runs learn what plain SB3 learns? Ten seeds of each, on four tasks: intervals, a test, and a figure.
+
+    python benchmarks/learning.py [--only Pendulum] [--run-dir runs-learning] [--write]
+
+Trains with ``accelerate: auto`` and ``off``, everything else the same, and compares final evaluations. Runs that are
+there are not trained again. Exits with 1 when a two-sided permutation test over the seeds rejects at 5 %, or where the
+intervals do not overlap. ``--write`` puts table and figure into docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+import rlrun
+from rlrun.evidence.comparing import Compared
+from rlrun.evidence.curves import draw_on, group_curve
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE, FIGURE = DOCS / "performance.md", DOCS / "images" / "learning.png"
+MARKS = ("<!-- learning: written by benchmarks/learning.py -->", "<!-- /learning -->")
+ROWS = (("CartPole-v1/ppo", 50_000), ("LunarLander-v3/ppo", 200_000), ("Pendulum-v1/tqc", 5_000))
+ROWS += (("PandaReachDense-v3/a2c", 40_000),)
+SEEDS, POINTS, EPISODES = "0-9", 10, 10
+CHOICES = ("off", "auto")
+
+
+def train(config: str, timesteps: int, choice: str, runs: Path) -> Path:
+    """A group of seeds; what is there is gone on from.
+
+    :return: its folder
+    """
+    settings = {
+        "accelerate": choice,
+        "evaluation.every": timesteps // POINTS,
+        "evaluation.episodes": EPISODES,
+        "checkpoint.every": 0,
+        "trackers": "[]",
+    }
+    command = [sys.executable, "-m", "rlrun", "train", config, "--seeds", SEEDS, "--timesteps", str(timesteps)]
+    command += ["--run-dir", str(runs), "--name", choice, "--resume"]
+    subprocess.run(
+        [*command, *(part for item in settings.items() for part in ("--set", "=".join(map(str, item))))], check=True
+    )
+    return runs / config / choice
+
+
+def cells(config: str, timesteps: int, compared: Compared) -> tuple[str, ...]:
+    """A line of the table."""
+    plain, ours = (compared.summaries[choice] for choice in CHOICES)
+    (pair,) = compared.comparisons
+    shown = [f"{s.iqm:.1f} [{s.interval[0]:.1f}, {s.interval[1]:.1f}]" for s in (plain, ours) if s.interval]
+    return f"`{config}`", f"{timesteps:,}", *shown, f"{pair.p_value:.2f}", str(ours.seeds)
+
+
+def are_equal(compared: Compared) -> bool:
+    """Whether nothing speaks for a difference."""
+    low, high = zip(*(compared.summaries[choice].interval or (0.0, 0.0) for choice in CHOICES), strict=True)
+    return compared.comparisons[0].p_value >= 0.05 and max(low) <= min(high)
+
+
+def main() -> None:
+    """Train, compare, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--run-dir", type=Path, default=Path("runs-learning"))
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    rows = [row for row in ROWS if given.only in row[0]]
+    figure = Figure(figsize=(10, 3.6 * -(-len(rows) // 2)), layout="constrained")
+    FigureCanvasAgg(figure)
+    lines, equal = [], True
+    for index, (config, timesteps) in enumerate(rows):
+        folders = {choice: train(config, timesteps, choice, given.run_dir) for choice in CHOICES}
+        compared = rlrun.compare(*(f"{choice}={folder}" for choice, folder in folders.items()))
+        equal = equal and are_equal(compared)
+        lines.append(cells(config, timesteps, compared))
+        axes = figure.add_subplot(-(-len(rows) // 2), 2, index + 1)
+        draw_on(axes, [curve for g in compared.groups if (curve := group_curve(g, "evaluation"))], "mean return")
+        axes.set_title(config)
+    head = ("config", "timesteps", "plain SB3", "accelerated", "p", "seeds")
+    text = "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])
+    print(text)
+    if given.write:
+        FIGURE.parent.mkdir(exist_ok=True)
+        figure.savefig(FIGURE, dpi=110)
+        page = PAGE.read_text()
+        before, _, rest = page.partition(MARKS[0])
+        PAGE.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}")
+    sys.exit(0 if equal else 1)
+
+
+if __name__ == "__main__":
+    main()
