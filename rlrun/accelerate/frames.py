@@ -7,12 +7,14 @@ are sampled. What is sampled has the bits of SB3's ReplayBuffer.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecTransposeImage
 
 _SMALL = spaces.Box(0, 255, (1,), np.uint8)
 _NOT_STACKED = "the observations are not stacked by VecFrameStack, so their frames cannot be stored once"
@@ -148,16 +150,33 @@ class FrameBuffer(ReplayBuffer):
         self.cut()
 
 
-def why_not(space: spaces.Space[Any], stack: int | None, settings: dict[str, Any]) -> str:
+def stack_of(venv: VecEnv) -> int | None:
+    """How many frames a VecEnv's observations are stacked of along their first axis; None where they are not.
+
+    VecFrameStack stacks along the last axis, unless it takes the observations for images with channels first;
+    VecTransposeImage then puts the channels, and so the frames, first.
+    """
+    is_transposed = False
+    while isinstance(venv, VecEnvWrapper):
+        if isinstance(venv, VecFrameStack):
+            stacked = venv.stacked_obs
+            is_first = isinstance(stacked.observation_space, spaces.Box) and stacked.channels_first != is_transposed
+            return stacked.n_stack if is_first else None
+        is_transposed = is_transposed or isinstance(venv, VecTransposeImage)
+        venv = venv.venv
+    return None
+
+
+def why_not(space: spaces.Space[Any], stack: int | None, settings: Mapping[str, Any]) -> str:
     """Why a config's frames are not stored once; empty when they are.
 
-    :param space: of what the policy sees, channels first
-    :param stack: of ``env.frame_stack``
+    :param space: of what the policy sees
+    :param stack: what :func:`stack_of` says
     :param settings: the algorithm's keyword arguments
     """
     if not stack or stack < 2:
-        return "frames are not stacked by env.frame_stack"
-    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) != 3 or space.shape[0] % stack:
+        return "observations are not stacked along their first axis"
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) != 3:
         return "observations are no images"
     if settings.get("replay_buffer_class") is not None:
         return "the config names another replay buffer"

@@ -40,8 +40,9 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
     accelerates = for_training and config.accelerate != "off"
     if accelerates:
         cls = accelerated(cls)
-        if algorithm.is_off_policy and not frames.why_not(venv.observation_space, config.env.frame_stack, kwargs):
-            cls = _with_frames_once(cls, config.env.frame_stack)
+        stack = frames.stack_of(venv)
+        if algorithm.is_off_policy and not frames.why_not(venv.observation_space, stack, kwargs):
+            cls = _with_frames_once(cls, stack)
     if for_training and config.schedule_timesteps is not None:
         cls = _with_horizon(cls, config.schedule_timesteps)
     try:

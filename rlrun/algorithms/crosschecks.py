@@ -251,7 +251,7 @@ def replay_buffer_bytes(buffer_size: int, values: Mapping[str, Any], facts: EnvF
     from rlrun.accelerate import frames  # imports torch
 
     observation, action = _step_bytes(facts)
-    if not frames.why_not(facts.observation_space, facts.stack, dict(values)):
+    if not frames.why_not(facts.observation_space, facts.stack, values):
         return buffer_size * (observation // (facts.stack or 1) + action + 14)
     copies = 1 if values.get("optimize_memory_usage") else 2
     return buffer_size * (observation * copies + action + 12)

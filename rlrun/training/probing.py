@@ -9,6 +9,7 @@ import gymnasium as gym
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
+from rlrun.accelerate.frames import stack_of
 from rlrun.algorithms.crosschecks import EnvFacts
 from rlrun.config.loading import NO_ENV, Source
 from rlrun.config.schema import Config, EnvConfig
@@ -55,7 +56,7 @@ def probe(
             recipe.make(Role.EVAL, iter(())).close()
         except UsageError as error:
             problems.append(source.problem(("evaluation", "env_kwargs"), error.message))
-    stack = env.frame_stack if config.accelerate != "off" else None
+    stack = stack_of(venv) if config.accelerate != "off" else None
     facts = EnvFacts(venv.observation_space, venv.action_space, steps, env.n_envs, masks, stack)
     return facts, venv, problems
 

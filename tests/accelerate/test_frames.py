@@ -14,10 +14,11 @@ from comparing import assert_same, final_state, killed_and_resumed, train_on_pix
 from gymnasium import spaces
 from stable_baselines3 import DQN
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecTransposeImage
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecMonitor, VecTransposeImage
 
 from rlrun.accelerate import convolutions
-from rlrun.accelerate.frames import FrameBuffer, why_not
+from rlrun.accelerate.frames import FrameBuffer, stack_of, why_not
 from rlrun.algorithms.crosschecks import EnvFacts, replay_buffer_bytes
 from rlrun.runs.checkpoint import read_checkpoint
 from rlrun.runs.replay import load_replay_buffer, save_replay_buffer, truncate_at_cut
@@ -159,6 +160,7 @@ def test_a_million_transitions_of_atari_take_an_eighth_of_the_memory() -> None:
     [
         (spaces.Box(0, 255, (4, 84, 84), np.uint8), 4, {}, ""),
         (spaces.Box(0, 255, (4, 84, 84), np.uint8), None, {}, "not stacked"),
+        (spaces.Box(0, 255, (4, 84), np.uint8), 4, {}, "no images"),
         (spaces.Box(-1, 1, (16,)), 4, {}, "no images"),
         (spaces.Dict({"image": spaces.Box(0, 255, (4, 84, 84), np.uint8)}), 4, {}, "no images"),
         (spaces.Box(0, 255, (4, 84, 84), np.uint8), 4, {"replay_buffer_class": ReplayBuffer}, "names another"),
@@ -171,6 +173,28 @@ def test_only_stacks_of_images_in_sb3s_own_buffer_are_stored_once(
 ) -> None:
     assert reason in why_not(space, stack, settings)
     assert bool(reason) == bool(why_not(space, stack, settings))
+
+
+@pytest.mark.parametrize(
+    ("shape", "high", "stack"),
+    [
+        ((20, 21, 3), 255, 4),  # an image, channels last: transposed after it was stacked
+        ((3, 40, 41), 255, 4),  # an image, channels first
+        ((8, 8, 3), 255, None),  # stacked last, then taken for channels first: not transposed
+        ((8, 8, 4), 1, None),  # no image to SB3: stacked last and not transposed
+    ],
+)
+def test_frames_are_told_apart_only_along_the_first_axis(shape: Any, high: int, stack: int | None) -> None:
+    class Picture(gym.Env):
+        observation_space, action_space = spaces.Box(0, high, shape, np.uint8), spaces.Discrete(2)
+
+    venv: VecEnv = VecFrameStack(DummyVecEnv([Picture]), 4)
+    space: Any = venv.observation_space
+    if is_image_space(space) and not is_image_space_channels_first(space):
+        venv = VecTransposeImage(venv)
+    assert stack_of(venv) == stack
+    assert stack_of(VecMonitor(venv)) == stack
+    assert stack_of(DummyVecEnv([Picture])) is None
 
 
 # -- whole runs
