@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from rlrun import api
 from rlrun.config.loading import Override
-from rlrun.console import print_error
+from rlrun.config.signatures import keyword_parameters
 from rlrun.errors import RlrunError
 from rlrun.machine import usable_cores
+from rlrun.processes import end_with_parent, sigterm_raises
 from rlrun.run import as_overrides
+from rlrun.runs.files import write_whole
 
 if TYPE_CHECKING:
     from rlrun.training.plan import Plan
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _FASTER = 1.05  # times; less is noise
 _STARTING = 8.0  # seconds that are set aside for the start of each process
 _LEAST, _MOST = 2.0, 10.0  # seconds of training that are timed
+_PATIENCE = 120.0  # seconds after which a way is given up
 _ENOUGH = 10**9  # timesteps
 _EARLY = 1000  # timesteps: learning begins no later
 _JOB, _RESULT = "job.json", "result.json"
@@ -96,7 +99,7 @@ def bench(
 ) -> BenchReport:
     """Measure in which way a config trains fastest here.
 
-    :param seconds: about how long it may take altogether
+    :param seconds: about how long it may take altogether; longer where a round of acting and learning takes long
     :param progress: is told each result as it comes, one line each
     :raises ConfigError: with every problem of the config
     :raises RlrunError: when the config as it is cannot be trained
@@ -114,13 +117,14 @@ def bench(
         if progress is not None:
             progress(ways[-1].in_words)
 
-    measure({})
-    if ways[0].speed is None:
-        raise RlrunError(f"This config cannot be trained here: {ways[0].detail}", "Try: rlrun smoke CONFIG")
-    for stage in stages:
-        before = _best(ways).settings
-        for settings in stage:
-            measure({**before, **settings})
+    with sigterm_raises():
+        measure({})
+        if ways[0].speed is None:
+            raise RlrunError(f"This config cannot be trained here: {ways[0].detail}", "Try: rlrun smoke CONFIG")
+        for stage in stages:
+            before = _best(ways).settings
+            for settings in stage:
+                measure({**before, **settings})
     return BenchReport(tuple(ways))
 
 
@@ -154,29 +158,37 @@ def _measured(plan: Plan, settings: dict[str, Any], seconds: float) -> Way:
     """Train in a process of its own, and time it once it learns."""
     with tempfile.TemporaryDirectory(prefix="rlrun-bench-") as folder:
         result = Path(folder, _RESULT)
-        job = {"config": _shortened(plan.config.model_dump(by_alias=True), seconds, str(result)), "settings": settings}
+        job = {"config": _shortened(plan, seconds, str(result)), "settings": settings}
         Path(folder, _JOB).write_text(json.dumps(job))
         paths = os.pathsep.join([*plan.import_paths, *filter(None, [os.environ.get("PYTHONPATH")])])
-        done = subprocess.run(
-            [sys.executable, "-m", "rlrun.benchmark", folder],
-            env={**os.environ, "PYTHONPATH": paths},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if not result.exists():
-            lines = done.stderr.strip().splitlines() or [f"it ended with exit code {done.returncode}"]
-            return Way(settings, None, lines[-1].removeprefix("error: "))
-        timed = json.loads(result.read_text())
-    return Way(settings, timed["timesteps"] / timed["seconds"])
+        limit = max(_PATIENCE, 3 * seconds)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "rlrun.benchmark", folder],
+                env={**os.environ, "PYTHONPATH": paths},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=limit,
+            )
+        except subprocess.TimeoutExpired:
+            return Way(settings, None, f"it takes longer than {limit:.0f} s")
+        timed = json.loads(result.read_text()) if result.exists() else {}
+    if "timesteps" in timed:
+        return Way(settings, timed["timesteps"] / timed["seconds"])
+    return Way(settings, None, timed.get("error") or f"it ended with exit code {done.returncode}")
 
 
-def _shortened(config: dict[str, Any], seconds: float, result: str) -> dict[str, Any]:
+def _shortened(plan: Plan, seconds: float, result: str) -> dict[str, Any]:
     """The config with nothing but training in it: it acts as after its exploration, and learns early."""
+    config, known = plan.config.model_dump(by_alias=True), keyword_parameters(plan.algorithm.load())
     hyper = dict(config["hyperparameters"])
-    if isinstance(hyper.get("learning_starts"), int):
-        hyper["learning_starts"] = min(hyper["learning_starts"], _EARLY)
-    if "exploration_fraction" in hyper:
+    if isinstance(hyper.get("learning_starts"), int | float):
+        early = _EARLY
+        if hyper.get("replay_buffer_class") is not None and plan.facts is not None:  # HER: after the first episodes
+            early = max(early, (plan.facts.max_episode_steps or 0) * plan.facts.n_envs)
+        hyper["learning_starts"] = min(hyper["learning_starts"], early)
+    if "exploration_fraction" in known:
         hyper["exploration_fraction"] = _EARLY / _ENOUGH
     watch = {"class": "rlrun.training.stopwatch:Stopwatch", "kwargs": {"seconds": seconds, "result": result}}
     return {
@@ -195,12 +207,13 @@ def _shortened(config: dict[str, Any], seconds: float, result: str) -> dict[str,
 
 def _main() -> None:
     """One measurement: ``python -m rlrun.benchmark FOLDER``."""
+    end_with_parent()
     folder = Path(sys.argv[1])
     job = json.loads((folder / _JOB).read_text())
     try:
         api.train(job["config"], overrides=job["settings"], run_dir=folder, progress=False)
     except RlrunError as error:
-        print_error(error)
+        write_whole(folder / _RESULT, json.dumps({"error": error.message}))
         sys.exit(error.exit_code)
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -23,13 +22,13 @@ from rlrun.config.loading import Override, read_source
 from rlrun.console import print_error, seeds_reporter
 from rlrun.errors import Interrupted, RlrunError, UsageError
 from rlrun.machine import usable_cores
+from rlrun.processes import end_with_parent
 from rlrun.run import Run, as_overrides
 from rlrun.runs.directory import run_folder
 from rlrun.runs.groups import Group, create_group, read_group
 from rlrun.runs.summary import last_evaluation
 
 _POLL = 0.2  # seconds
-_WATCH_PARENT = 1.0
 
 
 @dataclass
@@ -262,21 +261,9 @@ def train_one(group: Group, seed: int) -> Run:
     return run
 
 
-def _end_with_parent() -> None:
-    """Save and stop when the process that started this one is gone."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_WATCH_PARENT)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="rlrun parent", daemon=True).start()
-
-
 def main(arguments: Sequence[str]) -> int:
     """``python -m rlrun.seeds GROUP SEED``."""
-    _end_with_parent()
+    end_with_parent()
     try:
         train_one(read_group(Path(arguments[0])), int(arguments[1]))
     except RlrunError as error:

@@ -6,7 +6,6 @@ left as it is: the env and its wrappers, the algorithm, the policy, the normaliz
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -14,13 +13,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 from xml.etree import ElementTree
 
@@ -28,7 +25,8 @@ from rlrun import api
 from rlrun.config import locate
 from rlrun.config.loading import Override
 from rlrun.config.signatures import keyword_parameters
-from rlrun.errors import ConfigError, Interrupted, RlrunError, UsageError
+from rlrun.errors import ConfigError, RlrunError, UsageError
+from rlrun.processes import sigterm_raises
 from rlrun.run import Run
 from rlrun.runs.files import write_whole
 
@@ -120,7 +118,7 @@ def smoke(
             )
         return case
 
-    with _sigterm_raises(), ThreadPoolExecutor(max_workers=jobs) as pool:
+    with sigterm_raises(), ThreadPoolExecutor(max_workers=jobs) as pool:
         try:
             report = SmokeReport(tuple(pool.map(try_one, paths.items())))
         except BaseException:  # Ctrl-C or SIGTERM: leave no child and no folder behind
@@ -154,23 +152,6 @@ class _Children:
         self._is_over = True
         for process in list(self._processes):
             _kill_group(process)
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM end what is inside in order, as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted("Stopped by SIGTERM.", exit_code=128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _paths(configs: Sequence[str]) -> dict[str, Path]:

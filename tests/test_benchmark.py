@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from comparing import needs_panda
 from stable_baselines3 import A2C, DQN
 
 import rlrun
@@ -91,6 +92,22 @@ def test_what_is_tried_fits_the_config_and_the_machine(monkeypatch: pytest.Monke
     assert [way for way in tried[2] if way["threads"] < 4] == [{"threads": 1}, {"threads": 2}]
 
 
+def test_what_is_timed_is_learning_and_not_exploring() -> None:
+    hyper = {"learning_starts": 5e4, "buffer_size": 200_000}
+    config = {**CARTPOLE, "total_timesteps": 100_000, "hyperparameters": hyper}
+    short = benchmark._shortened(rlrun.check(config), 2.0, "result.json")
+    assert short["hyperparameters"]["learning_starts"] == 1000
+    assert short["hyperparameters"]["exploration_fraction"] * short["total_timesteps"] == 1000
+    assert short["evaluation"]["every"] == short["evaluation"]["episodes"] == short["checkpoint"]["every"] == 0
+
+
+@needs_panda
+def test_hindsight_waits_for_the_first_episodes() -> None:
+    overrides = {"env.n_envs": 32, "hyperparameters.learning_starts": 2000}
+    plan = rlrun.check("PandaReach-v3/tqc", overrides=overrides)
+    assert benchmark._shortened(plan, 2.0, "result.json")["hyperparameters"]["learning_starts"] == 1600
+
+
 @pytest.mark.parametrize("cls", [A2C, DQN])
 def test_the_stopwatch_counts_whole_rounds_after_learning_began(
     cls: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -103,6 +120,19 @@ def test_the_stopwatch_counts_whole_rounds_after_learning_began(
     timed = json.loads((tmp_path / "result.json").read_text())
     assert timed == {"timesteps": 12, "seconds": 3}
     assert model.num_timesteps < 60
+
+
+def test_a_round_that_takes_as_long_as_is_to_be_timed_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("rlrun.training.stopwatch.time.monotonic", lambda: next(clock))
+    A2C("MlpPolicy", "CartPole-v1", n_steps=4).learn(100, callback=Stopwatch(3.0, str(tmp_path / "result.json")))
+    assert json.loads((tmp_path / "result.json").read_text()) == {"timesteps": 4, "seconds": 10}
+
+
+def test_a_way_that_takes_forever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "_PATIENCE", 1.0)
+    way = benchmark._measured(rlrun.check(CARTPOLE), {}, 0.1)
+    assert (way.speed, way.detail) == (None, "it takes longer than 1 s")
 
 
 def test_the_command_prints_a_table_and_the_settings_that_win(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import torch
@@ -29,15 +30,16 @@ def convolutions_of(module: nn.Module) -> list[nn.Conv2d]:
 
 
 def _channels_last(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not inputs or inputs[0].dim() != 4:
+        return inputs
     return (inputs[0].contiguous(memory_format=torch.channels_last), *inputs[1:])
 
 
 def _compute_in_bfloat16(extractor: Any) -> None:
-    exact = extractor.forward
+    extractor.forward = types.MethodType(_forward_in_bfloat16, extractor)
 
-    def forward(observations: Any) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            features: torch.Tensor = exact(observations)
-        return features.float()
 
-    extractor.forward = forward
+def _forward_in_bfloat16(extractor: Any, observations: Any) -> torch.Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        features: torch.Tensor = type(extractor).forward(extractor, observations)
+    return features.float()

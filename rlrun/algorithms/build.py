@@ -39,9 +39,10 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
     name = cls.__name__
     accelerates = for_training and config.accelerate != "off"
     if accelerates:
-        cls = accelerated(cls)
-        stack = frames.stack_of(venv)
-        if algorithm.is_off_policy and not frames.why_not(venv.observation_space, stack, kwargs):
+        cls, plain, stack = accelerated(cls), cls, frames.stack_of(venv)
+        # A class that is not SB3's own may have its own idea of a buffer.
+        is_known = cls is not plain and algorithm.is_off_policy
+        if is_known and not frames.why_not(venv.observation_space, stack, kwargs):
             cls = _with_frames_once(cls, stack)
     if for_training and config.schedule_timesteps is not None:
         cls = _with_horizon(cls, config.schedule_timesteps)

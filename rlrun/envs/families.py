@@ -51,8 +51,9 @@ def _order_contacts(env: gym.Env[Any, Any]) -> None:
     Otherwise the order follows from addresses in memory. With an arm that touches the table, 2 of 100 runs with the
     same actions then differ in the last digits.
     """
-    world: Any = env.unwrapped
-    world.sim.physics_client.setPhysicsEngineParameter(deterministicOverlappingPairs=1)
+    simulation: Any = getattr(env.unwrapped, "sim", None)
+    if hasattr(simulation, "physics_client"):  # an env of another's may be named like these
+        simulation.physics_client.setPhysicsEngineParameter(deterministicOverlappingPairs=1)
 
 
 _TABLE = (

@@ -224,9 +224,8 @@ class WorkersVecEnv(VecEnv):
             *theirs, mine = (part.tolist() for part in np.array_split(range(n_envs), n_processes))
             for indices in theirs:
                 self._workers.append(Worker(context, makers, indices, self._memory, timeout))
-            here = Here(makers, mine, self._memory)  # has the fewest
-            self._hear_all(self._workers, "built")
-            self._workers.append(here)
+            self._workers.append(Here(makers, mine, self._memory))  # has the fewest
+            self._hear_all(self._workers[:-1], "built")
             super().__init__(n_envs, observation_space, action_space)
         except BaseException:
             self.close()
@@ -364,7 +363,15 @@ class WorkersVecEnv(VecEnv):
         if not workers:
             return []
         *others, last = workers
-        answer = self._hear(last, doing)
+        try:
+            answer = self._hear(last, doing)
+        except (
+            BaseException
+        ):  # Ctrl-C or sys.exit() in this process: nobody is to take the others' answers for later ones
+            for worker in others:
+                with contextlib.suppress(RlrunError):
+                    self._hear(worker, doing)
+            raise
         return [*(self._hear(worker, doing) for worker in others), answer]
 
     def _hear(self, worker: Worker | Here, doing: str) -> Any:

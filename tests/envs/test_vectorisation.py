@@ -193,6 +193,26 @@ def test_an_exception_of_an_env_in_this_process_is_raised_like_one_in_a_worker()
     venv.close()
 
 
+def test_leaving_this_process_in_the_middle_of_a_step_leaves_no_answer_unread():
+    venv = start(recipe("Fragile", n_envs=3, kwargs={"what": "interrupted"}))
+    venv.reset()
+    for _ in range(2):
+        venv.step(np.zeros(3, int))
+    with pytest.raises(KeyboardInterrupt):
+        venv.step(np.zeros(3, int))
+    assert venv.get_attr("label") == ["none"] * 3
+    venv.close()
+
+
+def test_envs_of_this_process_are_closed_when_a_worker_cannot_build_its_own():
+    from vec_envs import CLOSED
+
+    CLOSED.clear()
+    with pytest.raises(RlrunError, match="cannot be built in a worker"):
+        start(recipe("Fragile", n_envs=3, kwargs={"what": "unbuildable"}))
+    assert CLOSED == ["unbuildable"] * 2  # the one that was looked at, and this process's own
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     [("leaves", "In a worker process: SystemExit: 3"), ("raises oddly", "In a worker process: .*OddError: 1 and 2")],

@@ -102,6 +102,9 @@ class OddError(Exception):
         super().__init__(f"{one} and {two}")
 
 
+CLOSED: list[str] = []
+
+
 class Fragile(Kind):
     """Something happens at its third step, if that is in a worker.
 
@@ -112,12 +115,18 @@ class Fragile(Kind):
     def __init__(self, what: str = "", where: str = "") -> None:
         super().__init__()
         self.what, self.total = what, 0
+        self.is_in_worker = multiprocessing.parent_process() is not None
+        if what == "unbuildable" and self.is_in_worker:
+            raise RuntimeError("cannot be built in a worker")
         if where:
             Path(where, str(os.getpid())).touch()
 
+    def close(self) -> None:
+        CLOSED.append(self.what)
+
     def step(self, action: Any) -> Any:
         self.total += 1
-        if self.total == 3 and (self.what in ("", "raises") or multiprocessing.parent_process() is not None):
+        if self.total == 3 and (self.what in ("", "raises", "interrupted") or self.is_in_worker):
             self.happen()
         return super().step(action)
 
@@ -130,6 +139,8 @@ class Fragile(Kind):
             ctypes.string_at(0)
         if self.what == "leaves":
             raise SystemExit(3)
+        if self.what == "interrupted" and not self.is_in_worker:
+            raise KeyboardInterrupt
         if self.what == "raises":
             raise OSError("the robot fell over")
         if self.what == "raises oddly":
