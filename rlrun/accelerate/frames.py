@@ -17,7 +17,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecTransposeImage
 
 _SMALL = spaces.Box(0, 255, (1,), np.uint8)
-_NOT_STACKED = "the observations are not stacked by VecFrameStack, so their frames cannot be stored once"
+_NEXT_ROW, _AMONG_ENDS, _WHOLE = 0, 1, 2  # where a row's next frame is; or its observations are kept whole
 
 
 class FrameBuffer(ReplayBuffer):
@@ -25,13 +25,15 @@ class FrameBuffer(ReplayBuffer):
 
     A stack begins with black frames after each reset. ``age`` says how many frames before a row's own belong to its
     episode; the others are black. The frame after a row's is the next row's, but for the last row of an episode and
-    the last one that was added.
+    the last one that was added. Observations that are no stack of the frames before them, as where a callback resets
+    the envs in the middle of an episode, are kept whole beside the rows.
 
     :param stack: frames of an observation
     :ivar frames: (rows, n_envs, \\*frame), the newest of each row's observation
     :ivar age: (rows, n_envs), at most ``stack - 1``
-    :ivar ended: (rows, n_envs); 1 where the row's next frame is among ``ends``
+    :ivar ended: (rows, n_envs); 1 where the row's next frame is among ``ends``, 2 where ``wholes`` has all of it
     :ivar ends: next frames, by row and env
+    :ivar wholes: observation and next observation, by row and env
     """
 
     def __init__(self, *args: Any, stack: int, **kwargs: Any) -> None:
@@ -48,6 +50,7 @@ class FrameBuffer(ReplayBuffer):
         self.age = np.zeros((self.buffer_size, self.n_envs), dtype=np.uint8)
         self.ended = np.zeros((self.buffer_size, self.n_envs), dtype=np.uint8)
         self.ends: dict[tuple[int, int], np.ndarray] = {}
+        self.wholes: dict[tuple[int, int], np.ndarray] = {}
         self.older = np.zeros((stack - 1, *shape), dtype=observation_space.dtype)  # overwritten last, the oldest first
         self.following = np.zeros(shape, dtype=observation_space.dtype)  # after the row that was added last
         self._expected: np.ndarray | None = None  # the observation that comes next where the episode goes on
@@ -61,29 +64,27 @@ class FrameBuffer(ReplayBuffer):
         done: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        """See ReplayBuffer.
-
-        :raises ValueError: when an observation is no stack of the frames that came before
-        """
+        """See ReplayBuffer."""
         row, before = self.pos, (self.pos - 1) % self.buffer_size
-        newest = obs[:, -self._depth :]
-        if not np.array_equal(next_obs[:, : -self._depth], obs[:, self._depth :]):
-            raise ValueError(_NOT_STACKED)
         if self.full:
             self.older[:-1] = self.older[1:]
             self.older[-1] = self.frames[row]
         for env in range(self.n_envs):
             self.ends.pop((row, env), None)
-            if self._expected is not None and np.array_equal(obs[env], self._expected[env]):
-                self.age[row, env] = min(self.age[before, env] + 1, self.stack - 1)
-                continue
-            if obs[env, : -self._depth].any():
-                raise ValueError(_NOT_STACKED)
-            self.age[row, env] = 0
-            if row or self.full:
+            self.wholes.pop((row, env), None)
+            goes_on = self._expected is not None and np.array_equal(obs[env], self._expected[env])
+            is_chained = goes_on and self.ended[before, env] == _NEXT_ROW
+            if not goes_on and (row or self.full) and self.ended[before, env] == _NEXT_ROW:
                 self.ends[before, env] = self.following[env].copy()
-                self.ended[before, env] = 1
-        self.frames[row], self.ended[row] = newest, 0
+                self.ended[before, env] = _AMONG_ENDS
+            self.age[row, env] = min(self.age[before, env] + 1, self.stack - 1) if is_chained else 0
+            self.ended[row, env] = _NEXT_ROW
+            begins = not obs[env, : -self._depth].any()
+            follows = np.array_equal(next_obs[env, : -self._depth], obs[env, self._depth :])
+            if not follows or not (is_chained or begins):
+                self.wholes[row, env] = np.stack([obs[env], next_obs[env]])
+                self.ended[row, env] = _WHOLE
+        self.frames[row] = obs[:, -self._depth :]
         self.following[...] = next_obs[:, -self._depth :]
         self._expected = np.array(next_obs)
         self.actions[row] = action.reshape((self.n_envs, self.action_dim))
@@ -93,25 +94,31 @@ class FrameBuffer(ReplayBuffer):
         self.pos = (row + 1) % self.buffer_size
         self.full = self.full or self.pos == 0
 
+    def reset(self) -> None:
+        """See ReplayBuffer."""
+        super().reset()
+        self.ends.clear()
+        self.wholes.clear()
+        self.cut()
+
     def cut(self) -> None:
         """The envs are built anew: what is added next goes on from nothing."""
         self._expected = None
 
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> ReplayBufferSamples:
         envs = np.random.randint(0, high=self.n_envs, size=(len(batch_inds),))  # as SB3 draws
-        frames = self._frames_around(batch_inds, envs)
-        depth = self._depth
+        obs, next_obs = self._observations(batch_inds, envs)
         data = (
-            self._normalize_obs(frames[:, :-depth], env),
+            self._normalize_obs(obs, env),
             self.actions[batch_inds, envs, :],
-            self._normalize_obs(frames[:, depth:], env),
+            self._normalize_obs(next_obs, env),
             (self.dones[batch_inds, envs] * (1 - self.timeouts[batch_inds, envs])).reshape(-1, 1),
             self._normalize_reward(self.rewards[batch_inds, envs].reshape(-1, 1), env),
         )
         return ReplayBufferSamples(*tuple(map(self.to_torch, data)))
 
-    def _frames_around(self, rows: np.ndarray, envs: np.ndarray) -> np.ndarray:
-        """An observation's frames and the one after them, (batch, (stack + 1) * depth, height, width)."""
+    def _observations(self, rows: np.ndarray, envs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Observations and the next ones, each (batch, stack * depth, height, width)."""
         back = np.arange(self.stack - 1, -2, -1)  # rows back from the observation's own; -1: the next
         found = self.frames[(rows[:, None] - back) % self.buffer_size, envs[:, None]]
         if self.full:
@@ -120,19 +127,25 @@ class FrameBuffer(ReplayBuffer):
                 for missing in range(self.stack - 1 - since[sample]):
                     found[sample, missing] = self.older[since[sample] + missing, envs[sample]]
         found[back > self.age[rows, envs][:, None]] = 0
-        last = (self.pos - 1) % self.buffer_size
-        for sample in np.flatnonzero((rows == last) | (self.ended[rows, envs] == 1)):
-            row, env = int(rows[sample]), int(envs[sample])
-            found[sample, -1] = self.ends[row, env] if self.ended[row, env] else self.following[env]
-        return found.reshape(len(rows), -1, *self.frames.shape[3:])
+        where, last = self.ended[rows, envs], (self.pos - 1) % self.buffer_size
+        for sample in np.flatnonzero((rows == last) | (where == _AMONG_ENDS)):
+            place = int(rows[sample]), int(envs[sample])
+            found[sample, -1] = self.ends[place] if where[sample] == _AMONG_ENDS else self.following[place[1]]
+        frames = found.reshape(len(rows), -1, *self.frames.shape[3:])
+        observations, following = frames[:, : -self._depth], frames[:, self._depth :].copy()
+        for sample in np.flatnonzero(where == _WHOLE):
+            observations[sample], following[sample] = self.wholes[int(rows[sample]), int(envs[sample])]
+        return observations, following
 
     # -- what a checkpoint holds besides the rows
 
     def besides(self) -> dict[str, np.ndarray]:
         """The frames that are in no row."""
-        places = np.array(list(self.ends), dtype=np.int64).reshape(-1, 2)
-        frames = np.array(list(self.ends.values()), dtype=self.frames.dtype).reshape(-1, *self.frames.shape[2:])
-        return {"older": self.older, "following": self.following, "end_places": places, "end_frames": frames}
+        found = {"older": self.older, "following": self.following}
+        for name, kept in (("ends", self.ends), ("wholes", self.wholes)):
+            found[f"{name}_at"] = np.array(list(kept), dtype=np.int64).reshape(-1, 2)
+            found[name] = np.array(list(kept.values()), dtype=self.frames.dtype)
+        return found
 
     def put_besides(self, arrays: dict[str, np.ndarray]) -> None:
         """Take what :meth:`besides` gave, at the start of a run that goes on.
@@ -143,10 +156,11 @@ class FrameBuffer(ReplayBuffer):
             if arrays[name].shape != target.shape:
                 raise ValueError(f"{name} has shape {arrays[name].shape}")
             target[...] = arrays[name]
-        places, frames = arrays["end_places"].tolist(), arrays["end_frames"]
-        if frames.shape[1:] != self.frames.shape[2:]:
-            raise ValueError(f"frames have shape {frames.shape[1:]}")
-        self.ends = {(row, env): frame for (row, env), frame in zip(places, frames, strict=True)}
+        for name, shape in (("ends", self.frames.shape[2:]), ("wholes", (2, *self.obs_shape))):
+            if len(arrays[name]) and arrays[name].shape[1:] != shape:
+                raise ValueError(f"{name} have shape {arrays[name].shape[1:]}")
+            kept = zip(arrays[f"{name}_at"].tolist(), arrays[name], strict=True)
+            setattr(self, name, {(row, env): frames for (row, env), frames in kept})
         self.cut()
 
 

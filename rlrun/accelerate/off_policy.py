@@ -89,8 +89,8 @@ def why_no_learner(policy: BasePolicy, networks: list[Any], trained: list[Any], 
     :param trained: optimisers
     """
     reasons = [
-        why_no_sampler(buffer),
         *(why_no_features(policy.observation_space, network.features_extractor) for network in networks),
+        why_no_sampler(buffer),
         *(optimizers.why_not(optimizer) for optimizer in trained),
         *(mlp.why_not(child) for network in networks for name, child in _layers(network)),
     ]

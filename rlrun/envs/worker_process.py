@@ -45,11 +45,13 @@ class Failure:
     :ivar pickled: the exception, where it can be pickled
     :ivar summary: its type and message
     :ivar traceback: as Python prints it
+    :ivar error: the exception itself, where it was raised in this process
     """
 
     pickled: bytes
     summary: str
     traceback: str
+    error: Exception | None = None
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:

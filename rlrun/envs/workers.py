@@ -25,6 +25,7 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -182,7 +183,7 @@ class Here:
         try:
             answer = self._share.answer(self._said)
         except Exception as error:
-            return Failure.of(error)
+            return replace(Failure.of(error), error=error)
         return None if answer == NOTHING else unpickled(answer)
 
     def let_go(self) -> None:
@@ -191,7 +192,8 @@ class Here:
     def end(self, patience: float) -> None:
         """Close the envs."""
         while self._envs:
-            self._envs.pop().close()
+            with contextlib.suppress(Exception):  # the others are to be closed too
+                self._envs.pop().close()
 
 
 class WorkersVecEnv(VecEnv):
@@ -434,6 +436,8 @@ def script_left_alone() -> Iterator[None]:
 
 def _unpacked(failure: Failure) -> Exception:
     """The exception of a worker, or its summary where it cannot come here."""
+    if failure.error is not None:
+        return failure.error
     try:
         error = unpickled(failure.pickled)
     except Exception:  # an empty pickle, or a class that this process does not have

@@ -132,16 +132,40 @@ def test_a_buffer_from_a_checkpoint_samples_and_goes_on_as_the_one_that_was_save
     assert_same_samples(again, theirs)
 
 
-def test_observations_that_are_no_stacks_are_refused() -> None:
-    venv = stacked(1)
-    ours, _ = buffers(venv, 40)
-    obs = np.ones((1, 4, 20, 21), dtype=np.uint8)
-    arguments = (np.array([0]), np.array([0.0]), np.array([False]), [{}])
-    with pytest.raises(ValueError, match="not stacked by VecFrameStack"):
-        ours.add(obs, obs, *arguments)  # no reset precedes three frames that are not black
-    obs[:, :3] = 0
-    with pytest.raises(ValueError, match="not stacked by VecFrameStack"):
-        ours.add(obs, np.full_like(obs, 7), *arguments)
+def test_observations_that_are_no_stacks_are_kept_whole(tmp_path: Path) -> None:
+    venv = stacked(2)
+    ours, theirs = buffers(venv, 60)
+    rng = np.random.default_rng(0)
+    obs = play(venv, 13, ours, theirs)
+    for _ in range(3):
+        following = venv.reset()  # a callback's: what comes next does not follow from what was seen
+        for target in (ours, theirs):
+            target.add(obs, following, np.array([0, 1]), np.array([1.0, 2.0]), np.array([False, True]), [{}, {}])
+        obs = play(venv, 5, ours, theirs, obs=following)
+        obs = rng.integers(0, 256, obs.shape, dtype=np.uint8)
+        obs = play(venv, 2, ours, theirs, obs=obs)
+        assert ours.wholes
+        assert_same_samples(ours, theirs)
+    for buffer in (ours, theirs):
+        truncate_at_cut(buffer)
+    state = save_replay_buffer(ours, tmp_path / "one", None, 60)
+    restored, _ = buffers(venv, 60)
+    load_replay_buffer(restored, tmp_path / "one", state)
+    assert_same_samples(restored, theirs)
+    play(venv, 70, ours, restored, theirs)
+    assert not ours.wholes
+    for buffer in (ours, restored):
+        assert_same_samples(buffer, theirs)
+
+
+def test_a_buffer_that_was_reset_is_as_a_new_one() -> None:
+    venv = stacked(2)
+    ours, theirs = buffers(venv, 60)
+    play(venv, 40, ours, theirs)
+    for buffer in (ours, theirs):
+        buffer.reset()
+    play(venv, 9, ours, theirs)
+    assert_same_samples(ours, theirs)
 
 
 def test_a_million_transitions_of_atari_take_an_eighth_of_the_memory() -> None:
