@@ -17,13 +17,13 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import (
     VecEnv,
     VecFrameStack,
-    VecNormalize,
     VecTransposeImage,
     is_vecenv_wrapped,
 )
 
 from rlrun.config.loading import read_source, validate
 from rlrun.envs.normalization import get_statistics
+from rlrun.envs.normalizer import Normalizer
 from rlrun.envs.recipe import EnvRecipe, RestartableVecEnv, Role, find_normalizer, fixed_seeds, max_episode_steps
 from rlrun.envs.seeding import SeededResets, Stream, draw_seeds, endless_seeds
 from rlrun.envs.workers import WorkersVecEnv
@@ -305,7 +305,7 @@ def test_vectorised_envs_are_wrapped_in_one_order(role: Role) -> None:
     venv = vec(role, recipe(env_id=own("Picture"), frame_stack=4, normalize={"norm_obs": False}))
     innermost, *others = vec_layers(venv)
     assert issubclass(RestartableVecEnv, innermost)
-    assert others == [VecFrameStack, VecTransposeImage, VecNormalize]
+    assert others == [VecFrameStack, VecTransposeImage, Normalizer]
     assert find_normalizer(venv) is venv
 
 
