@@ -125,6 +125,19 @@ class OffPolicy(Accelerated):
         """See Accelerated."""
         return "updates and exploring actions in NumPy, with gradients derived by hand"
 
+    def explore(self, action_noise: ActionNoise | None, n_envs: int) -> tuple[Array, Array]:
+        """Actions for the env, and as the buffer stores them, once learning has begun."""
+        raise NotImplementedError
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[Array, Array]:
+        """See OffPolicyAlgorithm."""
+        model: Any = self
+        if self.fast is None or model.num_timesteps < learning_starts:
+            return super()._sample_action(learning_starts, action_noise, n_envs)  # type: ignore[misc]
+        return self.explore(action_noise, n_envs)
+
     def ready(self) -> Any:
         """The learner, with what the model holds now."""
         model: Any = self
@@ -139,13 +152,9 @@ class ContinuousActions(OffPolicy):
         """The actor's exploring actions, (n_envs, actions) in [-1, 1]."""
         raise NotImplementedError
 
-    def _sample_action(
-        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
-    ) -> tuple[Array, Array]:
-        """See OffPolicyAlgorithm."""
+    def explore(self, action_noise: ActionNoise | None, n_envs: int) -> tuple[Array, Array]:
+        """See OffPolicy."""
         model: Any = self
-        if self.fast is None or model.num_timesteps < learning_starts:
-            return super()._sample_action(learning_starts, action_noise, n_envs)  # type: ignore[misc]
         policy = model.policy
         actions = self.squashed_actions(model._last_obs).reshape(-1, *model.action_space.shape)
         # There and back again, as SB3 rounds.

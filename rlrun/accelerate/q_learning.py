@@ -139,17 +139,13 @@ class QLearning(OffPolicy):
         model.logger.record("train/n_updates", model._n_updates, exclude="tensorboard")
         model.logger.record("train/loss", np.mean(losses))
 
-    def _sample_action(
-        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
-    ) -> tuple[Array, Array]:
-        """See OffPolicyAlgorithm: epsilon-greedy."""
+    def explore(self, action_noise: ActionNoise | None, n_envs: int) -> tuple[Array, Array]:
+        """See OffPolicy: epsilon-greedy."""
         model: Any = self
-        if self.fast is None or model.num_timesteps < learning_starts:
-            return super()._sample_action(learning_starts, action_noise, n_envs)  # type: ignore[misc]
         if np.random.rand() < model.exploration_rate:
             actions = np.array([model.action_space.sample() for _ in range(n_envs)])
         else:
-            actions = self.fast.values(model._last_obs).argmax(axis=1)
+            actions = model.fast.values(model._last_obs).argmax(axis=1)
         return actions, actions
 
     def _on_step(self) -> None:

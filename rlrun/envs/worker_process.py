@@ -95,7 +95,8 @@ def _serve(share: Share, connection: Connection) -> None:
     while True:
         message = connection.recv_bytes()
         try:
-            answer = share.answer(message)
+            value = share.do(message)
+            answer = NOTHING if value is None else pickle.dumps(value)
         except BaseException as error:  # also sys.exit() in an env
             answer = pickle.dumps(Failure.of(error))
         connection.send_bytes(answer)
@@ -112,12 +113,12 @@ class Share:
         self._actions: np.ndarray = np.zeros(0)
         self._told = dict.fromkeys(self._envs, b"")  # the last pickled info that the parent was told
 
-    def answer(self, message: bytes) -> bytes:
-        """Do what a message says, and answer."""
+    def do(self, message: bytes) -> Any:
+        """Do what a message says; what there is to answer, or None."""
         if message == STEP:
             return self._step_from_memory()
         command, arguments = unpickled(message)
-        return pickle.dumps(getattr(self, command)(*arguments))
+        return getattr(self, command)(*arguments)
 
     # -- commands
 
@@ -125,10 +126,9 @@ class Share:
         """See StepMemory.actions."""
         self._actions = self._memory.actions(dtype, shape)
 
-    def _step_from_memory(self) -> bytes:
+    def _step_from_memory(self) -> list[News] | None:
         """Step each env with its action in the shared memory."""
-        news = self.step({index: self._actions[index].copy() for index in self._envs})
-        return pickle.dumps(news) if news else NOTHING
+        return self.step({index: self._actions[index].copy() for index in self._envs}) or None
 
     def step(self, actions: dict[int, Any]) -> list[News]:
         """Step each env, as SB3's DummyVecEnv does, and say what the shared memory does not."""

@@ -181,10 +181,9 @@ class Here:
     def hear(self, doing: str) -> Any:
         """See Worker. It takes the time that it takes."""
         try:
-            answer = self._share.answer(self._said)
+            return self._share.do(self._said)
         except Exception as error:
             return replace(Failure.of(error), error=error)
-        return None if answer == NOTHING else unpickled(answer)
 
     def let_go(self) -> None:
         """See Worker."""
