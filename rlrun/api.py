@@ -404,18 +404,23 @@ def compare(*selected: str | Path, run_dir: str | Path = RUNS) -> Compared:
 
 
 def plot(
-    *selected: str | Path, out: str | Path = "curves.png", what: str = "evaluation", run_dir: str | Path = RUNS
+    *selected: str | Path,
+    out: str | Path = "curves.png",
+    what: str = "evaluation",
+    x: str = "timesteps",
+    run_dir: str | Path = RUNS,
 ) -> list[GroupCurve]:
     """Draw learning curves of groups of runs, with 95 % intervals over seeds.
 
     :param selected: as for :func:`compare`
     :param out: a PNG, SVG or PDF
     :param what: ``evaluation``, ``training`` or ``success``
+    :param x: ``timesteps`` or ``hours``
     """
     from rlrun.evidence.curves import draw
     from rlrun.evidence.scores import collect
 
-    return draw(collect([str(text) for text in selected], Path(run_dir)), Path(out), what)
+    return draw(collect([str(text) for text in selected], Path(run_dir)), Path(out), what, x)
 
 
 def diff(first: str | Path | Run, second: str | Path | Run, *, run_dir: str | Path = RUNS) -> Difference:

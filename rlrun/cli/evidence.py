@@ -76,16 +76,17 @@ def _span(interval: tuple[float, float] | None) -> str:
 def plot(
     selected: RunsArgument,
     what: Annotated[
-        Literal["evaluation", "training", "success"], typer.Option(help="What is drawn against timesteps.")
+        Literal["evaluation", "training", "success"], typer.Option(help="What is drawn.")
     ] = "evaluation",
+    x: Annotated[Literal["timesteps", "hours"], typer.Option(help="The horizontal axis.")] = "timesteps",
     out: Annotated[Path, typer.Option(help="A PNG, SVG or PDF.")] = Path("curves.png"),
     run_dir: RunDirOption = RUNS,
     json_: JsonOption = False,
 ) -> None:
     """Learning curves of runs and groups, with intervals over seeds."""
-    curves = rlrun.plot(*selected, out=out, what=what, run_dir=run_dir)
+    curves = rlrun.plot(*selected, out=out, what=what, x=x, run_dir=run_dir)
     if json_:
-        groups = [{"name": c.name, "seeds": c.seeds, "points": len(c.timesteps)} for c in curves]
+        groups = [{"name": c.name, "seeds": c.seeds, "points": len(c.x)} for c in curves]
         console.print_json({"out": str(out), "groups": groups})
     else:
         console.say(str(out))

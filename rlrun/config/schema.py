@@ -204,7 +204,7 @@ class Config(Section):
     )
     device: str = Field("auto", description="`cpu`, `cuda`, `cuda:1`, or `auto`.")
     threads: Positive | None = Field(
-        None, description="Torch threads. null: 4 for images and for batches of 1,024 or more, else 1."
+        None, description="Torch threads. null: 2 for images and for batches of 1,024 or more, else 1."
     )
     accelerate: Literal["auto", "bfloat16", "off"] = Field(
         "auto",

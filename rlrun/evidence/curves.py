@@ -30,30 +30,33 @@ FORMATS = (".png", ".svg", ".pdf")
 class GroupCurve:
     """The curve of a group on one grid.
 
-    :ivar timesteps: (points,), up to where the shortest of its seeds goes
+    :ivar x: timesteps, or hours of training, up to where the shortest of its seeds goes, (points,)
     :ivar centre: interquartile mean over seeds; the value itself for one seed
     :ivar low: lower end of the 95 % bootstrap interval over seeds; None for one seed
     """
 
     name: str
     seeds: int
-    timesteps: np.ndarray
+    x: np.ndarray
     centre: np.ndarray
     low: np.ndarray | None
     high: np.ndarray | None
 
 
-def group_curve(group: Seeds, what: str) -> GroupCurve | None:
-    """The curves of a group's seeds on one grid, read between their points; None when there are none."""
-    curves = [curve for run in group.runs if (curve := read_curve(run, what)) is not None]
+def group_curve(group: Seeds, what: str, axis: str = "timesteps") -> GroupCurve | None:
+    """The curves of a group's seeds on one grid, read between their points; None when there are none.
+
+    :param axis: ``timesteps`` or ``hours``
+    """
+    curves = [curve for run in group.runs if (curve := read_curve(run, what, axis)) is not None]
     if not curves:
         return None
-    begin = max(curve.timesteps[0] for curve in curves)
-    end = min(curve.timesteps[-1] for curve in curves)
+    begin = max(curve.x[0] for curve in curves)
+    end = min(curve.x[-1] for curve in curves)
     if end < begin:
         return None
     grid = _grid(curves, begin, end)
-    values = np.stack([np.interp(grid, curve.timesteps, curve.values) for curve in curves])
+    values = np.stack([np.interp(grid, curve.x, curve.values) for curve in curves])
     centre = np.asarray(interquartile_mean(values, axis=0))
     if len(curves) == 1:
         return GroupCurve(group.name, 1, grid, centre, None, None)
@@ -65,42 +68,45 @@ def group_curve(group: Seeds, what: str) -> GroupCurve | None:
 
 def _grid(curves: Sequence[Curve], begin: float, end: float) -> np.ndarray:
     """The points that the curves have, or as many as can be seen."""
-    points = np.unique(np.concatenate([curve.timesteps for curve in curves]))
+    points = np.unique(np.concatenate([curve.x for curve in curves]))
     points = points[(points >= begin) & (points <= end)]
     return points if len(points) <= _POINTS else np.linspace(begin, end, _POINTS)
 
 
-def draw(groups: Sequence[Seeds], out: Path, what: str = "evaluation") -> list[GroupCurve]:
+def draw(
+    groups: Sequence[Seeds], out: Path, what: str = "evaluation", axis: str = "timesteps"
+) -> list[GroupCurve]:
     """Draw a learning curve for each group.
 
     :param out: a PNG, SVG or PDF
     :param what: ``evaluation``, ``training`` or ``success``
+    :param axis: ``timesteps`` or ``hours``
     :return: what was drawn
     :raises UsageError: when there is nothing to draw
     """
     if out.suffix.lower() not in FORMATS:
         raise UsageError(f"{out} is no name for a picture.", f"Let it end in {', '.join(FORMATS)}.")
-    curves = [curve for group in groups if (curve := group_curve(group, what)) is not None]
+    curves = [curve for group in groups if (curve := group_curve(group, what, axis)) is not None]
     if not curves:
         hint = "Evaluations need evaluation.every in the config; --what training draws the training episodes."
         raise UsageError(f"None of these runs has a curve of its {KINDS[what]}.", hint)
-    _save(curves, KINDS[what], out)
+    _save(curves, KINDS[what], out, axis)
     return curves
 
 
-def _save(curves: Sequence[GroupCurve], label: str, out: Path) -> None:
+def _save(curves: Sequence[GroupCurve], label: str, out: Path, axis: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    draw_on(axes, curves, label)
+    draw_on(axes, curves, label, axis)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=150)
 
 
-def draw_on(axes: Any, curves: Sequence[GroupCurve], label: str) -> None:
+def draw_on(axes: Any, curves: Sequence[GroupCurve], label: str, x_label: str = "timesteps") -> None:
     """Draw curves on matplotlib's axes.
 
     :param label: of the y axis
@@ -110,9 +116,9 @@ def draw_on(axes: Any, curves: Sequence[GroupCurve], label: str) -> None:
     for index, curve in enumerate(curves):
         colour, style = COLOURS[index % len(COLOURS)], STYLES[index // len(COLOURS) % len(STYLES)]
         seeds = "1 seed" if curve.seeds == 1 else f"{curve.seeds} seeds"
-        marker = "o" if len(curve.timesteps) <= 20 else ""
+        marker = "o" if len(curve.x) <= 20 else ""
         axes.plot(
-            curve.timesteps,
+            curve.x,
             curve.centre,
             color=colour,
             linestyle=style,
@@ -121,9 +127,10 @@ def draw_on(axes: Any, curves: Sequence[GroupCurve], label: str) -> None:
             label=f"{curve.name} ({seeds})",
         )
         if curve.low is not None and curve.high is not None:
-            axes.fill_between(curve.timesteps, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_xlabel("timesteps")
+            axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+    if x_label == "timesteps":
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlabel(x_label)
     axes.set_ylabel(label)
     axes.grid(alpha=0.3)
     axes.legend(title="interquartile mean, 95 % interval over seeds", fontsize="small", title_fontsize="small")

@@ -27,11 +27,11 @@ _UNALIKE = ("seed", "threads", "device", "max_time")  # may differ within a grou
 class Curve:
     """A learning curve of one seed.
 
-    :ivar timesteps: ascending, (points,)
+    :ivar x: ascending timesteps, or hours of training, (points,)
     :ivar values: (points,)
     """
 
-    timesteps: np.ndarray
+    x: np.ndarray
     values: np.ndarray
 
 
@@ -203,35 +203,55 @@ def _name(run: Seed) -> str:
     return str(run.config.get("log", run.path.name))
 
 
-def read_curve(run: Seed, what: str) -> Curve | None:
+def read_curve(run: Seed, what: str, axis: str = "timesteps") -> Curve | None:
     """The learning curve of a run.
 
     :param what: ``evaluation``, ``training`` (means of up to 100 episodes) or ``success``
+    :param axis: ``timesteps``, or ``hours`` of training
     :return: None when nothing of the kind was recorded
     """
     if (run.path / "evaluations.npz").is_file() and what == "evaluation":
         with np.load(run.path / "evaluations.npz", allow_pickle=False) as archive:
-            return Curve(
-                np.asarray(archive["timesteps"], dtype=np.float64), np.asarray(archive["results"]).mean(axis=1)
-            )
-    if what == "training":
-        return _training_curve(run.path)
-    return _mean_by_timesteps(run.path / "evaluations.csv", "return" if what == "evaluation" else "success")
+            steps, values = np.asarray(archive["timesteps"], dtype=np.float64), np.asarray(archive["results"])
+        curve = Curve(steps, values.mean(axis=1)) if len(steps) else None
+    elif what == "training":
+        curve = _training_curve(run.path)
+    else:
+        curve = _mean_by_timesteps(run.path / "evaluations.csv", "return" if what == "evaluation" else "success")
+    if curve is None or axis == "timesteps":
+        return curve
+    hours = _hours_at(run.path, curve.x)
+    return None if hours is None else Curve(hours, curve.values)
 
 
-def _columns(file: Path, *names: str) -> list[np.ndarray] | None:
-    """Columns of a CSV file as numbers; rows without one of them are left out."""
-    try:
-        with file.open(newline="", encoding="utf-8") as stream:
-            rows = [[row[name] for name in names] for row in csv.DictReader(stream)]
-    except (OSError, KeyError):
+def _hours_at(path: Path, timesteps: np.ndarray) -> np.ndarray | None:
+    """Hours of training at some timesteps; a resumed run's clock, which began anew, is put after the one before."""
+    found = read_columns(path / "metrics.csv", "timesteps", "time/time_elapsed")
+    if found is None:
         return None
-    values = [[float(cell) for cell in row] for row in rows if all(row)]
-    return list(np.asarray(values, dtype=np.float64).T) if values else None
+    steps, seconds = found
+    before = np.where(np.diff(seconds) < 0, seconds[:-1], 0.0)
+    seconds = seconds + np.append(0.0, np.cumsum(before))
+    return np.interp(timesteps, np.append(0.0, steps), np.append(0.0, seconds)) / 3600
+
+
+def read_columns(file: Path, *names: str) -> list[np.ndarray] | None:
+    """Columns of a CSV file as numbers; rows without one of them are left out.
+
+    :return: None when the file, a column or every row is missing
+    """
+    import pandas
+
+    try:
+        table = pandas.read_csv(file, usecols=list(names), on_bad_lines="skip", low_memory=False)
+    except (OSError, ValueError):  # pandas' own errors are ValueErrors
+        return None
+    numbers = table.apply(pandas.to_numeric, errors="coerce").dropna()
+    return [numbers[name].to_numpy(dtype=np.float64) for name in names] if len(numbers) else None
 
 
 def _mean_by_timesteps(file: Path, column: str) -> Curve | None:
-    found = _columns(file, "timesteps", column)
+    found = read_columns(file, "timesteps", column)
     if found is None:
         return None
     steps, where = np.unique(found[0], return_inverse=True)
@@ -244,9 +264,9 @@ def _training_curve(path: Path) -> Curve | None:
         rows = sorted(row for file in files for row in _monitor_rows(file))
         found = list(np.asarray(rows, dtype=np.float64).T) if rows else None
     else:
-        found = _columns(path / "episodes.csv", "timesteps", "return")
+        found = read_columns(path / "episodes.csv", "timesteps", "return")
     if found is None:
         return None
     window = min(_LAST, max(1, len(found[1]) // 5))
-    means = np.convolve(found[1], np.ones(window) / window, mode="valid")
-    return Curve(found[0][window - 1 :], means)
+    sums = np.cumsum(np.append(0.0, found[1]))
+    return Curve(found[0][window - 1 :], (sums[window:] - sums[:-window]) / window)

@@ -119,8 +119,8 @@ def test_curves_of_unequal_length_end_with_the_shortest_and_are_read_between_poi
     group = curves_in(folder, [(0, 0.0), (100, 100.0)], [(0, 0.0), (50, 100.0), (200, 100.0)])
     curve = group_curve(group, "evaluation")
     assert curve is not None
-    assert (curve.timesteps[0], curve.timesteps[-1]) == (0, 100)
-    assert curve.centre[list(curve.timesteps).index(50)] == pytest.approx(75.0)  # 50 and 100
+    assert (curve.x[0], curve.x[-1]) == (0, 100)
+    assert curve.centre[list(curve.x).index(50)] == pytest.approx(75.0)  # 50 and 100
     assert curve.low is not None
     assert curve.high is not None
     assert np.all((curve.low <= curve.centre) & (curve.centre <= curve.high))
@@ -130,7 +130,7 @@ def test_ten_million_points_are_thinned_out(folder: Path):
     group = curves_in(folder, [(step * 1000, float(step)) for step in range(10_000)])
     curve = group_curve(group, "evaluation")
     assert curve is not None
-    assert len(curve.timesteps) == 400
+    assert len(curve.x) == 400
     assert curve.low is None
 
 
