@@ -34,11 +34,13 @@ if TYPE_CHECKING:
         prune,
         pull,
         push,
+        report,
         resume,
         schema,
         train,
         trust,
         verify,
+        why,
     )
     from rlrun.benchmark import bench
     from rlrun.run import Run
@@ -69,6 +71,7 @@ __all__ = [
     "prune",
     "pull",
     "push",
+    "report",
     "resume",
     "resume_group",
     "schema",
@@ -77,6 +80,7 @@ __all__ = [
     "train_seeds",
     "trust",
     "verify",
+    "why",
 ]
 
 _ELSEWHERE = {

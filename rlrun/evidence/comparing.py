@@ -49,7 +49,14 @@ def compare_groups(selected: Sequence[str], root: Path) -> Compared:
 
     :raises UsageError: when nothing has a score
     """
-    groups = collect(selected, root)
+    return compare_scored(collect(selected, root))
+
+
+def compare_scored(groups: Sequence[Seeds]) -> Compared:
+    """Compare groups by the scores that their runs have.
+
+    :raises UsageError: when nothing has a score
+    """
     warnings = [
         f"{run.path} has no score yet, so it does not count." for group in groups for run in group.without_score
     ]
@@ -64,7 +71,9 @@ def compare_groups(selected: Sequence[str], root: Path) -> Compared:
     }
     if len(lengths) > 1:
         warnings.append(f"The budgets differ: {', '.join(f'{n:,}' for n in sorted(lengths))} timesteps.")
-    pairs = list(itertools.combinations(scored, 2))
+    pairs = [(a, b) for a, b in itertools.combinations(scored, 2) if a.env == b.env]
+    if len({group.env for group in scored}) > 1:
+        warnings.append("Returns on different envs cannot be compared, so only groups on the same one are.")
     return Compared(
         groups=tuple(scored),
         summaries={group.name: Summary.of(group.scores) for group in scored},
