@@ -2,10 +2,11 @@
 
     python benchmarks/bounds.py [--only ppo/CartPole-v1] [--write]
 
-The bound of a row of ``peers.py`` is what no rearranging can save: stepping the bare envs in one process, and the
+The bound of a row of ``peers.py``: stepping the bare envs in one process, and the
 matrix products of acting and learning at the rate that this machine multiplies large matrices of float32, on as many
-threads as the config has. The profile is of a whole run: seconds until learning starts, stepping envs, updates, and the
-rest, most of which is acting.
+threads as the config has. The products are counted in plain SB3, which computes some that TQC here leaves out, and
+workers step envs on several cores: a run can be faster than its bound then. The profile is of a whole run: seconds
+until the first step, stepping envs (waiting for them, with workers), updates, and the rest, most of which is acting.
 """
 
 from __future__ import annotations

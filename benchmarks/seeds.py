@@ -1,4 +1,4 @@
-"""Ten seeds by ``rlrun train --seeds`` against ten bare processes that do the same, as many at a time.
+"""Ten seeds by ``rlrun train --seeds`` against ten commands ``rlrun train`` of their own, as many at a time.
 
 python benchmarks/seeds.py [--config CartPole-v1/ppo] [--timesteps 50000] [--seeds 10] [--pairs 3]
 """

@@ -8,7 +8,7 @@ from sb3_contrib import QRDQN, TQC
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from rlrun.accelerate.convolutions import convolutions_of
+from rlrun.accelerate.convolutions import extractors_of
 from rlrun.accelerate.frames import FrameBuffer
 
 
@@ -75,9 +75,11 @@ def described(model: BaseAlgorithm, wanted: str) -> str:
     if wanted == "off":
         return "accelerate off: as the config says"
     reason = getattr(model, "acceleration", f"off: {type(model).__name__} has no faster form")
+    if wanted == "cuda_graphs" and not reason.startswith(wanted):
+        reason = f"{reason} (nothing to replay: cuda_graphs is for DQN, SAC and TQC of SB3 on a GPU)"
     parts = []
     if isinstance(getattr(model, "replay_buffer", None), FrameBuffer):
         parts.append("every frame is stored once")
-    if convolutions_of(model.policy):
+    if extractors_of(model.policy):
         parts.append("convolutions " + ("in bfloat16, " if wanted == "bfloat16" else "") + "with channels last")
     return f"accelerate {wanted}: {'; '.join(parts)}; updates {reason}" if parts else f"accelerate {reason}"

@@ -1,5 +1,7 @@
-"""Networks with convolutions on the CPU: channels last, the order in which oneDNN computes, Adam in one pass over
-memory, and on request bfloat16.
+"""SB3's NatureCNN on the CPU: channels last, the order in which oneDNN computes, Adam in one pass over memory, and on
+request bfloat16.
+
+Networks of other people's keep their order: `view` of what a convolution returns is an error in another one.
 """
 
 from __future__ import annotations
@@ -7,95 +9,141 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import inspect
-import types
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.buffers import BaseBuffer
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
+
+from rlrun.accelerate.frames import FrameBuffer
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def speed_up(model: BaseAlgorithm, *, bfloat16: bool = False) -> None:
-    """Rearrange a model's convolutions in place; names and shapes of its parameters, and what is saved, stay.
+    """Rearrange a model's NatureCNNs in place; names and shapes of its parameters, and what is saved, stay.
 
-    :param bfloat16: let features extractors compute in it; what comes out, parameters and gradients are float32
+    :param bfloat16: let them compute in it; what comes out, parameters and gradients are float32
     """
-    if not convolutions_of(model.policy):
+    extractors = extractors_of(model.policy)
+    if not extractors:
         return
-    for convolution in convolutions_of(model.policy):
-        convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
-        convolution.register_forward_pre_hook(_channels_last)
+    for extractor in extractors:
+        for part in extractor.modules():
+            if isinstance(part, nn.Conv2d):
+                part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
+        extractor.__class__ = _InBfloat16 if bfloat16 else _ChannelsLast
     for module in model.policy.modules():
-        if type(getattr(module, "optimizer", None)) is torch.optim.Adam:
-            _step_in_one_pass(module.optimizer)
-        if bfloat16 and isinstance(module, BaseFeaturesExtractor) and convolutions_of(module):
-            module.forward = types.MethodType(_forward_in_bfloat16, module)
-    for name in ("rollout_buffer", "replay_buffer"):
-        buffer: Any = getattr(model, name, None)
-        if buffer is not None:
-            buffer.to_torch = types.MethodType(_batch_with_channels_last, buffer)
+        optimizer = getattr(module, "optimizer", None)
+        if type(optimizer) is torch.optim.Adam and OnePassAdam.can_step_for(optimizer):
+            OnePassAdam.take_over(optimizer)
+    rollouts: Any = getattr(model, "rollout_buffer", None)
+    if type(rollouts) in _BUFFERS:
+        rollouts.__class__ = _BUFFERS[type(rollouts)]
+    replay = getattr(model, "replay_buffer", None)
+    if isinstance(replay, FrameBuffer):
+        replay.channels_last = True
     _keep_memory()
 
 
-def convolutions_of(module: nn.Module) -> list[nn.Conv2d]:
-    """The convolutions that can be made faster: those of images, on the CPU."""
-    found = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
-    return [part for part in found if part.weight.device.type == "cpu"]
+def extractors_of(module: nn.Module) -> list[nn.Module]:
+    """The networks that can be made faster, or have been: those of images, on the CPU."""
+    kinds = (NatureCNN, _ChannelsLast, _InBfloat16)
+    found = [part for part in module.modules() if type(part) in kinds]
+    return [part for part in found if next(part.parameters()).device.type == "cpu"]
 
 
-def _channels_last(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not inputs or inputs[0].dim() != 4:
-        return inputs
-    return (inputs[0].contiguous(memory_format=torch.channels_last), *inputs[1:])
+class _ChannelsLast(NatureCNN):
+    """NatureCNN whose weights have their channels last."""
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """See NatureCNN."""
+        return super().forward(observations.contiguous(memory_format=torch.channels_last))
 
 
-def _forward_in_bfloat16(extractor: Any, observations: Any) -> torch.Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
-        features: torch.Tensor = type(extractor).forward(extractor, observations)
-    return features.float()
+class _InBfloat16(_ChannelsLast):
+    """The same, computed with 8 bits of precision."""
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """See NatureCNN."""
+        with torch.autocast("cpu", torch.bfloat16):
+            features = super().forward(observations)
+        return features.float()
 
 
-def _batch_with_channels_last(buffer: BaseBuffer, array: np.ndarray, copy: bool = True) -> torch.Tensor:
-    """See BaseBuffer.to_torch: images are put in order while a number of theirs is a byte and not yet four."""
-    tensor = BaseBuffer.to_torch(buffer, array, copy=False)  # what is sampled is a copy already
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+class _ImagesInOrder:
+    """Mixin of SB3's rollout buffers: images get their order while a number of theirs is a byte and not yet four."""
+
+    def to_torch(self, array: np.ndarray, copy: bool = True) -> torch.Tensor:
+        """See BaseBuffer; what is sampled is a copy already."""
+        tensor: torch.Tensor = super().to_torch(array, copy=False)  # type: ignore[misc]
+        return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
-def _step_in_one_pass(optimizer: Any) -> None:
-    """Let Adam use torch's fused kernel; its saved state says nothing of it.
+class _Rollouts(_ImagesInOrder, RolloutBuffer):
+    pass
+
+
+class _DictRollouts(_ImagesInOrder, DictRolloutBuffer):
+    pass
+
+
+_BUFFERS: dict[type, type] = {RolloutBuffer: _Rollouts, DictRolloutBuffer: _DictRollouts}
+
+
+class OnePassAdam(torch.optim.Adam):
+    """Adam by torch's fused kernel; its saved state says nothing of it.
 
     The kernel goes through memory from one end to the other, so a parameter, its gradient and its moments must lie in
     the same order.
     """
-    # Without the wrapper that imports torch's compiler, which takes a second.
-    step = inspect.unwrap(type(optimizer).step)
 
-    def fuse(optimizer: Any) -> None:
+    # Without the wrapper that imports torch's compiler, which takes a second.
+    _plain_step: Callable[..., None] = staticmethod(inspect.unwrap(torch.optim.Adam.step))
+
+    @staticmethod
+    def can_step_for(optimizer: torch.optim.Adam) -> bool:
+        """Whether the user left the choice of the kernel to torch."""
+        return all(group["fused"] is None and group["foreach"] is None for group in optimizer.param_groups)
+
+    @classmethod
+    def take_over(cls, optimizer: torch.optim.Adam) -> None:
+        """Make one of an Adam, or bring its state in order."""
+        optimizer.__class__ = cls
         for group in optimizer.param_groups:
             group["fused"] = True
         for parameter, state in optimizer.state.items():
-            state |= {name: _in_the_order_of(parameter, state[name]) for name in ("exp_avg", "exp_avg_sq")}
+            for name, value in state.items():
+                if torch.is_tensor(value) and value.shape == parameter.shape:
+                    state[name] = _in_the_order_of(parameter, value)
 
-    @torch.no_grad()
-    def step_in_order(optimizer: Any) -> None:
-        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+    def step(self, closure: Any = None) -> Any:
+        """See Adam."""
+        for parameter in (parameter for group in self.param_groups for parameter in group["params"]):
             if parameter.grad is not None:
                 parameter.grad = _in_the_order_of(parameter, parameter.grad)
-        step(optimizer)
+        if closure is not None or self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks:
+            return super().step(closure)
+        with torch.no_grad():
+            return self._plain_step(self)
 
-    def unfused(_: Any, state: dict[str, Any]) -> None:
+    step.hooked = True  # type: ignore[attr-defined]  # torch need not wrap it: it calls hooks by Adam's own
+
+    def state_dict(self) -> dict[str, Any]:
+        """See Optimizer."""
+        state = super().state_dict()
         for group in state["param_groups"]:
             group["fused"] = None
+        return state
 
-    fuse(optimizer)
-    optimizer.step = types.MethodType(step_in_order, optimizer)
-    optimizer.register_load_state_dict_post_hook(fuse)
-    optimizer.register_state_dict_post_hook(unfused)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See Optimizer."""
+        super().load_state_dict(state_dict)
+        self.take_over(self)
 
 
 def _in_the_order_of(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
@@ -109,4 +157,4 @@ def _keep_memory() -> None:
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
         adjust = ctypes.CDLL(None).mallopt
         adjust(_M_MMAP_THRESHOLD, 32 * 2**20)  # its largest
-        adjust(_M_TRIM_THRESHOLD, 512 * 2**20)
+        adjust(_M_TRIM_THRESHOLD, 256 * 2**20)

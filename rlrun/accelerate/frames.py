@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
@@ -34,7 +35,10 @@ class FrameBuffer(ReplayBuffer):
     :ivar ended: (rows, n_envs); 1 where the row's next frame is among ``ends``, 2 where ``wholes`` has all of it
     :ivar ends: next frames, by row and env
     :ivar wholes: observation and next observation, by row and env
+    :ivar channels_last: whether sampled images get this order in memory
     """
+
+    channels_last = False
 
     def __init__(self, *args: Any, stack: int, **kwargs: Any) -> None:
         buffer_size, observation_space, *others = args
@@ -136,6 +140,12 @@ class FrameBuffer(ReplayBuffer):
         for sample in np.flatnonzero(where == _WHOLE):
             observations[sample], following[sample] = self.wholes[int(rows[sample]), int(envs[sample])]
         return observations, following
+
+    def to_torch(self, array: np.ndarray, copy: bool = True) -> torch.Tensor:
+        """See BaseBuffer; what is sampled is a copy already."""
+        tensor: torch.Tensor = super().to_torch(array, copy=False)
+        is_image = self.channels_last and tensor.dim() == 4
+        return tensor.contiguous(memory_format=torch.channels_last) if is_image else tensor
 
     # -- what a checkpoint holds besides the rows
 

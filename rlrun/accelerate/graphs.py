@@ -1,7 +1,7 @@
 """Updates of DQN, SAC and TQC on a GPU, recorded once as a CUDA graph and replayed.
 
 On a GPU an update of a small network is hundreds of kernels of a few microseconds, each of which Python has to launch,
-and SB3 waits for the GPU after every loss. A graph is one launch, and losses are read once for each call of ``train``.
+and SB3 waits for the GPU after every loss. A graph is one launch, and losses are read at the end of ``train``.
 What is computed is SB3's update, in PyTorch, without gradients for networks that a step does not train.
 
 On other devices the same functions are called as they are, which is how they are tested. They have not been measured.
@@ -9,7 +9,7 @@ On other devices the same functions are called as they are, which is how they ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -20,10 +20,13 @@ from sb3_contrib import TQC
 from sb3_contrib.common.utils import quantile_huber_loss
 from stable_baselines3 import DQN, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import polyak_update
 from torch.nn import functional
 
 Tensors = dict[str, torch.Tensor]
+_KNOWN = ("stable_baselines3", "sb3_contrib")
+_OPTIMIZERS = (torch.optim.Adam, torch.optim.AdamW)
 _WARM_UP = 3  # calls before recording: they choose kernels, and make the states of optimisers
 
 
@@ -40,15 +43,25 @@ class Recorded:
 
     def __call__(self, inputs: Tensors) -> Tensors:
         """Call or replay; what comes back is overwritten by the next call."""
-        if next(iter(inputs.values())).device.type != "cuda":
+        device = next(iter(inputs.values())).device
+        if device.type != "cuda":
             return self._function(inputs)
-        shapes = tuple((name, tuple(tensor.shape)) for name, tensor in inputs.items())
-        if shapes not in self._graphs:
-            self._calls[shapes] = self._calls.get(shapes, 0) + 1
-            if self._calls[shapes] <= _WARM_UP:
+        with torch.cuda.device(device):  # streams and graphs are of the current one
+            return self._recorded(inputs)
+
+    def forget(self) -> None:
+        """Record anew: the memory that was recorded is used no more."""
+        self._calls.clear()
+        self._graphs.clear()
+
+    def _recorded(self, inputs: Tensors) -> Tensors:
+        kinds = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in inputs.items())
+        if kinds not in self._graphs:
+            self._calls[kinds] = self._calls.get(kinds, 0) + 1
+            if self._calls[kinds] <= _WARM_UP:
                 return self._aside(inputs)
-            self._graphs[shapes] = self._record(inputs)
-        graph, memory, outputs = self._graphs[shapes]
+            self._graphs[kinds] = self._record(inputs)
+        graph, memory, outputs = self._graphs[kinds]
         for name, tensor in inputs.items():
             memory[name].copy_(tensor, non_blocking=True)
         graph.replay()
@@ -78,7 +91,7 @@ class GraphedUpdates:
     :ivar acceleration: see rlrun.accelerate.choose.Accelerated
     """
 
-    acceleration = "in CUDA graphs"
+    acceleration = "cuda_graphs: recorded once and replayed"
 
     def update(self, batch: Any) -> Tensors:
         """One step along the gradients, but for target networks.
@@ -99,18 +112,23 @@ class GraphedUpdates:
         super()._setup_model()  # type: ignore[misc]
         model: Any = self
         self._recorded = Recorded(self._update)
-        for optimizer in self.optimizers() if model.device.type == "cuda" else ():
-            _make_capturable(optimizer)
+        reason = _why_not_this(model, self.optimizers())
+        self._is_plain = bool(reason)
+        if reason:
+            self.acceleration = f"off: {reason}"
+        elif model.device.type == "cuda":
+            for optimizer in self.optimizers():
+                make_capturable(optimizer, self._recorded.forget)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_recorded", "acceleration"]  # type: ignore[misc]
+        return [*super()._excluded_save_params(), "_recorded", "_is_plain", "acceleration"]  # type: ignore[misc]
 
     def _update(self, inputs: Tensors) -> Tensors:
         with _unvalidated_distributions():
             return self.update(_batch_of(inputs))
 
-    def _update_learning_rate(self, optimizers: Any) -> None:
-        """See BaseAlgorithm; a graph reads the rate from memory."""
+    def _set_learning_rate(self) -> None:
+        """A graph reads the rate from memory."""
         model: Any = self
         rate = float(model.lr_schedule(model._current_progress_remaining))
         model.logger.record("train/learning_rate", rate)
@@ -123,8 +141,11 @@ class GraphedUpdates:
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """See OffPolicyAlgorithm."""
         model: Any = self
+        if self._is_plain:
+            super().train(gradient_steps, batch_size)  # type: ignore[misc]
+            return
         model.policy.set_training_mode(True)
-        self._update_learning_rate(None)
+        self._set_learning_rate()
         totals: Tensors = {}
         for step in range(gradient_steps):
             samples = model.replay_buffer.sample(batch_size, env=model._vec_normalize_env)
@@ -196,8 +217,9 @@ class _GraphedSoft(GraphedUpdates):
         critic_loss.backward()
         model.critic.optimizer.step()
         actor_loss = (coefficient * log_prob - self.judged(batch, actions)).mean()
-        parameters = [p for group in model.actor.optimizer.param_groups for p in group["params"]]
-        for parameter, gradient in zip(parameters, torch.autograd.grad(actor_loss, parameters), strict=True):
+        parameters = [p for group in model.actor.optimizer.param_groups for p in group["params"] if p.requires_grad]
+        gradients = torch.autograd.grad(actor_loss, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         model.actor.optimizer.step()
         return {**logged, "actor_loss": actor_loss.detach(), "critic_loss": critic_loss.detach()}
@@ -266,29 +288,54 @@ class GraphedTQC(_GraphedSoft, TQC):
 _FORMS: dict[type[BaseAlgorithm], type[BaseAlgorithm]] = {DQN: GraphedDQN, SAC: GraphedSAC, TQC: GraphedTQC}
 
 
-def graphed(cls: type[BaseAlgorithm], settings: dict[str, Any]) -> type[BaseAlgorithm]:
-    """The form of an algorithm's class that replays its updates; the class itself where there is none.
+def graphed(cls: type[BaseAlgorithm]) -> type[BaseAlgorithm]:
+    """The form of an algorithm's class that replays its updates."""
+    return _FORMS[cls]
 
-    :param settings: the algorithm's keyword arguments; gSDE draws its noise outside of an update
+
+def why_not(cls: type[BaseAlgorithm], settings: Mapping[str, Any], device: str) -> str:
+    """Why updates of an algorithm are not replayed; empty when they are.
+
+    :param settings: the algorithm's keyword arguments
     """
-    return cls if settings.get("use_sde") else _FORMS.get(cls, cls)
+    if not device.startswith("cuda"):
+        return f"the device is {device}"
+    if cls not in _FORMS:
+        return f"{cls.__name__} has no updates to replay"
+    # Its noise is drawn outside of an update.
+    return "it explores with gSDE" if settings.get("use_sde") else ""
 
 
-def _make_capturable(optimizer: Any) -> None:
-    """Let an optimiser keep its step count and learning rate on the GPU; its saved state is as SB3's."""
+def _why_not_this(model: Any, optimizers: Sequence[torch.optim.Optimizer]) -> str:
+    """Why this model's updates are not replayed: other people's code may decide anew at each update."""
+    modules = [model.policy, *(part for part in model.policy.modules() if isinstance(part, BaseFeaturesExtractor))]
+    foreign = [type(module) for module in modules if type(module).__module__.partition(".")[0] not in _KNOWN]
+    if foreign:
+        return f"{foreign[0].__name__} is not of Stable-Baselines3"
+    others = [type(optimizer) for optimizer in optimizers if type(optimizer) not in _OPTIMIZERS]
+    return f"the optimizer is {others[0].__name__}" if others else ""
+
+
+def make_capturable(optimizer: torch.optim.Optimizer, forget: Callable[[], None]) -> None:
+    """Let an Adam keep its step count and learning rate on the GPU; its saved state is as SB3's.
+
+    :param forget: called when other tensors took the place of those that were recorded
+    """
 
     def adjust(optimizer: Any) -> None:
         for group in optimizer.param_groups:
-            if "capturable" in group:
-                group["capturable"] = True
-                group["lr"] = torch.as_tensor(float(group["lr"]), device=group["params"][0].device)
+            group["capturable"] = True
+            group["lr"] = torch.as_tensor(float(group["lr"]), device=group["params"][0].device)
+        forget()
 
     def plain(_: Any, state: dict[str, Any]) -> None:
         for group in state["param_groups"]:
-            if "capturable" in group:
-                group["capturable"], group["lr"] = False, float(group["lr"])
+            group["capturable"] = False
+            group["lr"] = float(str(np.float32(group["lr"].item())))  # the shortest number that it is
 
     adjust(optimizer)
+    # The first updates are not recorded, on purpose; torch would warn of that.
+    setattr(optimizer, "_warned_capturable_if_run_uncaptured", True)  # noqa: B010
     optimizer.register_load_state_dict_post_hook(adjust)
     optimizer.register_state_dict_post_hook(plain)
 

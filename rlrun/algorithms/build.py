@@ -9,9 +9,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlrun.accelerate import convolutions, frames
+from rlrun.accelerate import convolutions, frames, graphs
 from rlrun.accelerate.choose import accelerated
-from rlrun.accelerate.graphs import graphed
 from rlrun.accelerate.startup import leave_compiler_out
 from rlrun.accelerate.threads import torch_threads
 from rlrun.algorithms.hyperparameters import resolve
@@ -41,8 +40,8 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
     accelerates = for_training and config.accelerate != "off"
     if accelerates:
         plain, stack = cls, frames.stack_of(venv)
-        on_gpu = str(device or config.device).startswith("cuda")
-        cls = graphed(cls, kwargs) if config.accelerate == "cuda_graphs" and on_gpu else accelerated(cls)
+        replays = config.accelerate == "cuda_graphs" and not graphs.why_not(cls, kwargs, device or config.device)
+        cls = graphs.graphed(cls) if replays else accelerated(cls)
         # A class that is not SB3's own may have its own idea of a buffer.
         is_known = cls is not plain and algorithm.is_off_policy
         if is_known and not frames.why_not(venv.observation_space, stack, kwargs):

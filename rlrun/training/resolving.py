@@ -15,7 +15,7 @@ from rlrun.config.signatures import keyword_parameters
 from rlrun.evaluation.evaluate import is_deterministic
 
 # Convolutions give other bits on another number of threads, so the number follows from the config and not the machine.
-# More than there are cores are far slower (4 on two cores: 2 to 20 times); two are nearly everywhere.
+# More than there are cores are far slower; two are there nearly everywhere.
 _MANY_THREADS = 2
 _LARGE_BATCH = 1_024
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ from comparing import assert_same, killed_and_resumed, train_on_pixels
 from gymnasium import spaces
 from stable_baselines3 import DQN
 from stable_baselines3.common.policies import ActorCriticCnnPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.dqn.policies import CnnPolicy
 
 from rlrun.accelerate.convolutions import speed_up
@@ -52,7 +55,7 @@ def step(policy: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
 
 def largest_difference(one: torch.Tensor, other: torch.Tensor) -> float:
     """Relative to the largest value."""
-    return float((one - other).abs().max() / one.abs().max())
+    return float((one - other).detach().abs().max() / one.detach().abs().max())
 
 
 @pytest.mark.parametrize("cls", [CnnPolicy, ActorCriticCnnPolicy])
@@ -67,8 +70,12 @@ def test_an_update_is_that_of_plain_sb3_up_to_rounding(cls: Any) -> None:
     assert next(p for p in faster.parameters() if p.dim() == 4).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_adam_in_one_pass_steps_as_adam_does_and_goes_on_from_what_either_saved() -> None:
+@pytest.mark.parametrize("settings", [{}, {"amsgrad": True}, {"weight_decay": 0.1}])
+def test_adam_in_one_pass_steps_as_adam_does_and_goes_on_from_what_either_saved(settings: dict[str, Any]) -> None:
     plain, faster = policies(CnnPolicy)
+    for policy in (plain, faster):
+        for group in policy.optimizer.param_groups:
+            group |= settings
     for update in range(4):
         if update == 2:  # what the other one saved lies in another order in memory
             states = [policy.optimizer.state_dict() for policy in (plain, faster)]
@@ -99,7 +106,54 @@ def test_networks_without_convolutions_are_left_alone() -> None:
 
     policy = MlpPolicy(spaces.Box(-1, 1, (3,)), spaces.Discrete(2), lambda _: 1e-3)
     speed_up(SimpleNamespace(policy=policy), bfloat16=True)  # type: ignore[arg-type]
-    assert not any(module._forward_pre_hooks or "forward" in vars(module) for module in policy.modules())
+    assert not any(type(module).__module__.startswith("rlrun") for module in policy.modules())
+    assert type(policy.optimizer) is torch.optim.Adam
+
+
+class Viewing(BaseFeaturesExtractor):
+    """A network that counts on the order in which torch lays out what a convolution returns."""
+
+    def __init__(self, space: Any) -> None:
+        super().__init__(space, 8)
+        self.convolution = torch.nn.Conv2d(4, 8, 84)
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """(batch, 8)."""
+        return self.convolution(observations).view(len(observations), -1)
+
+
+def test_networks_of_the_users_own_are_left_alone() -> None:
+    policy = CnnPolicy(SPACE, spaces.Discrete(6), lambda _: 1e-4, features_extractor_class=Viewing)
+    speed_up(SimpleNamespace(policy=policy))  # type: ignore[arg-type]
+    step(policy)
+    assert type(policy.optimizer) is torch.optim.Adam
+
+
+def test_copies_of_a_policy_step_as_it_does() -> None:
+    _, faster = policies(CnnPolicy, bfloat16=True)
+    step(faster)
+    both = [copy.deepcopy(faster), pickle.loads(pickle.dumps(faster))]
+    for one in (faster, *both):
+        step(one)
+    for other in both:
+        assert all(torch.equal(a, b) for a, b in zip(faster.parameters(), other.parameters(), strict=True))
+
+
+def test_hooks_and_closures_of_adam_are_called() -> None:
+    _, faster = policies(CnnPolicy)
+    called: list[str] = []
+    step(faster)
+    faster.optimizer.register_step_post_hook(lambda *_: called.append("hook"))
+    step(faster)
+    faster.optimizer.step(lambda: called.append("closure"))
+    assert called == ["hook", "closure", "hook"]
+
+
+def test_who_chose_a_kernel_of_adam_keeps_it() -> None:
+    torch.manual_seed(1)
+    policy = CnnPolicy(SPACE, spaces.Discrete(6), lambda _: 1e-4, optimizer_kwargs={"foreach": True})
+    speed_up(SimpleNamespace(policy=policy))  # type: ignore[arg-type]
+    assert type(policy.optimizer) is torch.optim.Adam
 
 
 @pytest.mark.parametrize("accelerate", ["auto", "bfloat16"])

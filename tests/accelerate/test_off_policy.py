@@ -70,7 +70,7 @@ def make(cls: Any, env: Any, fast: bool, **kwargs: Any) -> Any:
     settings: dict[str, Any] = {"buffer_size": 500, "learning_starts": 0, "batch_size": 64, "policy_kwargs": SMALL}
     settings |= {"policy": "MultiInputPolicy" if isinstance(env.observation_space, spaces.Dict) else "MlpPolicy"}
     settings = copy.deepcopy(settings | kwargs)  # SB3 writes into policy_kwargs
-    model = (accelerated(cls) if fast else cls)(env=env, device="cpu", **settings)
+    model = (accelerated(cls) if fast else cls)(env=env, **{"device": "cpu", **settings})
     model.set_logger(Logger(None, []))
     return model
 
