@@ -100,10 +100,7 @@ def _contents(groups: Sequence[Seeds]) -> dict[str, Any]:
         "runs": _runs(groups),
         "findings": [f"{run.label}: {finding.sentence}" for run in runs for finding in why(run)],
         "settings": _settings(groups),
-        "configs": [
-            {"name": run.label, "text": (run.path / CONFIG).read_text(encoding="utf-8", errors="replace")}
-            for run in runs[: len(groups)]
-        ],
+        "configs": [config for group in groups if (config := _whole_config(group)) is not None],
         "machine": _machine(runs),
         "commands": _commands(runs),
     }
@@ -243,7 +240,7 @@ def _final_returns(run: Seed) -> list[float]:
         return []
     final = (stored_results(RunDirectory(run.path)) or {}).get("final")
     values = final.get("returns") if isinstance(final, dict) else None
-    return [float(value) for value in values or () if isinstance(value, int | float)]
+    return [float(value) for value in values or () if isinstance(value, int | float) and np.isfinite(value)]
 
 
 def _video(group: Seeds) -> dict[str, Any] | None:
@@ -300,6 +297,12 @@ def _settings(groups: Sequence[Seeds]) -> Table:
 
 def _value(value: Any) -> str:
     return value if isinstance(value, str) else shown(value)
+
+
+def _whole_config(group: Seeds) -> dict[str, str] | None:
+    """The config.yaml of a group's first run that has one."""
+    file = next((run.path / CONFIG for run in group.runs if (run.path / CONFIG).is_file()), None)
+    return None if file is None else {"name": group.name, "text": file.read_text(encoding="utf-8", errors="replace")}
 
 
 def _defaults(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -256,14 +256,17 @@ def read_columns(file: Path, *names: str) -> list[np.ndarray] | None:
 
 
 def read_table(file: Path) -> dict[str, np.ndarray]:
-    """All columns of a CSV file as numbers, NaN where there is none; empty when it cannot be read."""
+    """All columns of a CSV file as numbers: NaN where a cell is empty or no number, and infinite where it says ``nan``.
+
+    :return: empty when the file cannot be read
+    """
     import pandas
 
     try:
-        table = pandas.read_csv(file, on_bad_lines="skip", low_memory=False)
+        table = pandas.read_csv(file, on_bad_lines="skip", dtype=str, keep_default_na=False, na_values=[""])
     except (OSError, ValueError):
         return {}
-    numbers = table.apply(pandas.to_numeric, errors="coerce")
+    numbers = table.replace({"nan": "inf", "NaN": "inf"}).apply(pandas.to_numeric, errors="coerce")
     return {str(name): numbers[name].to_numpy(dtype=np.float64) for name in numbers}
 
 
@@ -284,6 +287,8 @@ def _training_curve(path: Path) -> Curve | None:
         found = read_columns(path / "episodes.csv", "timesteps", "return")
     if found is None:
         return None
+    import pandas
+
     window = min(_LAST, max(1, len(found[1]) // 5))
-    sums = np.cumsum(np.append(0.0, found[1]))
-    return Curve(found[0][window - 1 :], (sums[window:] - sums[:-window]) / window)
+    means = pandas.Series(found[1]).rolling(window).mean().to_numpy()
+    return Curve(found[0][window - 1 :], means[window - 1 :])

@@ -18,8 +18,10 @@ from rlrun.runs.trust import is_own, named_code
 from rlrun.words import number
 
 _FEW = 20  # episodes below which nothing can be said of a trend
+_EARLY, _DONE = 0.3, 0.95  # parts of the budget
 _P_VALUE = 0.01
 _SIGMAS = 3.0
+_HINDSIGHT = "--set hyperparameters.replay_buffer_class=HerReplayBuffer"
 _WIDEST, _MOST_UNLIKE = 100.0, 1_000.0  # spans of observations that a network can take as they are
 
 
@@ -47,7 +49,7 @@ class Finding:
 class Logs:
     """What a run logged.
 
-    :ivar metrics: columns of metrics.csv, NaN where a row has nothing
+    :ivar metrics: columns of metrics.csv, NaN where a row has nothing, infinite where it has no finite number
     """
 
     path: Path
@@ -78,8 +80,15 @@ class Logs:
         """Timesteps and values of one metric; empty when it was never logged."""
         values = self.metrics.get(name, np.empty(0))
         steps = self.metrics.get("timesteps", np.empty(0))
-        there = ~np.isnan(values) if len(values) else np.empty(0, dtype=bool)
+        there = np.isfinite(values)
         return steps[there] if len(values) else values, values[there]
+
+    @cached_property
+    def progress(self) -> float:
+        """The part of the budget that is done."""
+        steps = self.metrics.get("timesteps", np.empty(0))
+        done = max([*steps[-1:].tolist(), *self.episodes[0][-1:].tolist()], default=0.0)
+        return float(done / self.config.total_timesteps)
 
     @cached_property
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
@@ -92,9 +101,9 @@ class Logs:
 
     @cached_property
     def has_improved(self) -> bool | None:
-        """Whether the last training episodes return more than the first; None when there are too few to tell."""
+        """Whether the last training episodes return more than the first; None when it is too early to tell."""
         first, last = self.ends
-        if not len(first):
+        if not len(first) or self.progress < _EARLY:
             return None
         if np.all(np.concatenate([first, last]) == first[0]):
             return False
@@ -174,12 +183,20 @@ def _never_learnt(logs: Logs) -> Finding | None:
 
 def _never_successful(logs: Logs) -> Finding | None:
     found = read_columns(logs.path / "episodes.csv", "timesteps", "success")
-    if found is None or len(found[1]) < 100 or found[1].any():
+    if found is None or len(found[1]) < 100 or found[1].any() or logs.progress < _EARLY:
         return None
-    said = f"None of {len(found[1]):,} training episodes was a success, so there was no reward to learn from."
-    has_her = "Her" in str(logs.config.hyperparameters.get("replay_buffer_class"))
-    advice = "" if has_her else "--algo tqc --set hyperparameters.replay_buffer_class=HerReplayBuffer"
-    return Finding("never_successful", float(len(found[1])), said, advice)
+    said = f"None of {len(found[1]):,} training episodes was a success."
+    settings = logs.config.hyperparameters
+    has_goals = settings.get("policy") == "MultiInputPolicy" and logs.config.algo in (
+        "dqn",
+        "ddpg",
+        "sac",
+        "td3",
+        "tqc",
+    )
+    if has_goals and "replay_buffer_class" not in settings:
+        return Finding("never_successful", float(len(found[1])), said, _HINDSIGHT)
+    return Finding("never_successful", float(len(found[1])), said, f"--timesteps {10 * logs.config.total_timesteps}")
 
 
 def _luck(logs: Logs) -> Finding | None:
@@ -258,10 +275,12 @@ def _critic_explains_nothing(logs: Logs) -> Finding | None:
 
 def _still_exploring(logs: Logs) -> Finding | None:
     rates = logs.logged("rollout/exploration_rate")[1]
-    if not len(rates) or rates[-1] <= 0.2:
+    if not len(rates) or rates[-1] <= 0.2 or logs.progress < _DONE:
         return None
     said = f"{rates[-1]:.0%} of the actions are still random at the end."
-    return Finding("still_exploring", float(rates[-1]), said, _set("exploration_fraction", 0.2))
+    never_ends = logs.hyperparameter("exploration_final_eps", 0.0) > 0.2
+    advice = _set("exploration_final_eps", 0.05) if never_ends else _set("exploration_fraction", 0.2)
+    return Finding("still_exploring", float(rates[-1]), said, advice)
 
 
 def _starts_late(logs: Logs) -> Finding | None:

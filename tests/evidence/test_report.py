@@ -45,6 +45,7 @@ def test_the_page_says_what_came_out_and_how_to_repeat_it(rlrun_command: Callabl
     page = Path("pages/both.html").read_text()
     for text in ("No difference between a and b can be shown", "hyperparameters.gamma", "0.9", "rlrun train --config"):
         assert text in page
+    assert [text.count("gamma: 0.9") for text in page.split("The whole config of ")[1:]] == [0, 1]
     (chart,) = [chart for chart in charts_of(page) if chart["what"].startswith("evaluation")]
     groups = chart["axes"]["timesteps"]["groups"]
     assert [group["name"] for group in groups] == ["a (2 seeds)", "b (2 seeds)"]
