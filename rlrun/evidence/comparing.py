@@ -49,7 +49,14 @@ def compare_groups(selected: Sequence[str], root: Path) -> Compared:
 
     :raises UsageError: when nothing has a score
     """
-    groups = collect(selected, root)
+    return compare_scored(collect(selected, root))
+
+
+def compare_scored(groups: Sequence[Seeds]) -> Compared:
+    """Compare groups by the scores that their runs have.
+
+    :raises UsageError: when nothing has a score
+    """
     warnings = [
         f"{run.path} has no score yet, so it does not count." for group in groups for run in group.without_score
     ]
