@@ -21,7 +21,7 @@ from rlrun.console import note, print_error, seeds_reporter
 from rlrun.errors import Interrupted, RlrunError, UsageError
 from rlrun.pool import Machines, Needs, Pool, Process, Task, ThisMachine
 from rlrun.processes import end_with_parent
-from rlrun.run import Run, as_overrides
+from rlrun.run import Run, as_overrides, validated
 from rlrun.runs.directory import RunDirectory, run_folder
 from rlrun.runs.files import write_json
 from rlrun.runs.groups import Group, create_group, difference_from, read_group
@@ -264,16 +264,22 @@ def needs_of(group: Group) -> Needs:
     The memory is a process's, and a full replay buffer's or rollout's besides; of a group that is not this user's own,
     whose env is not built to find that out, a process's alone.
     """
-    device = str(group.values.get("device"))
-    memory = _PROCESS_BYTES + (_experience_bytes(group) if group.is_own else 0)
-    return Needs(int(group.values.get("threads") or 1), int(device.startswith("cuda")), memory)
+    config = validated(read_source({**group.values, "seed": 0}))
+    return needs_of_config(config, group.import_paths, build_env=group.is_own)
 
 
-def _experience_bytes(group: Group) -> int:
+def needs_of_config(config: Config, import_paths: Sequence[str], build_env: bool = True) -> Needs:
+    """The same, of a config."""
+    memory = _PROCESS_BYTES + (_experience_bytes(config, import_paths) if build_env else 0)
+    return Needs(config.threads or 1, int(config.device.startswith("cuda")), memory)
+
+
+def _experience_bytes(config: Config, import_paths: Sequence[str]) -> int:
     from rlrun.algorithms.crosschecks import experience_bytes
     from rlrun.training.plan import make_plan
 
-    plan = make_plan(read_source({**group.values, "device": "cpu", "seed": 0}), import_paths=group.import_paths)
+    values = config.model_copy(update={"device": "cpu"}).model_dump(by_alias=True)
+    plan = make_plan(read_source(values), import_paths=import_paths)
     return experience_bytes(plan.algorithm, plan.config.hyperparameters, plan.facts) if plan.facts else 0
 
 

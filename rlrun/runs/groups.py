@@ -104,31 +104,45 @@ def difference_from(group: Group, config: Config) -> tuple[str, Any, Any] | None
     return None if changed is None else (changed, before.get(changed), now.get(changed))
 
 
-def ensure_group(root: Path, config: Config, seeds: Sequence[int], import_paths: Sequence[str], name: str) -> Group:
-    """The group of a name, made if it is not there; another process may do the same at this moment.
+def existing_group(root: Path, config: Config, name: str) -> Group | None:
+    """The group of a name, if it is there.
 
-    :param seeds: that it should have; those that it lacks are added
-    :raises UsageError: when it is there with another config, or is not known to be this user's
+    :raises UsageError: when it has another config, or is not known to be this user's
     """
     path = run_folder(root, config) / checked_name(name)
     if not is_group(path):
-        try:
-            return create_group(root, config, seeds, import_paths, name)
-        except UsageError:
-            if not is_group(path):
-                raise
+        return None
     group = read_group(path)
     changed = difference_from(group, config)
     if changed is not None:
         message = f"The group {path} has another config: {changed[0]} is {shown(changed[1])}, not {shown(changed[2])}."
         raise UsageError(message, "Choose another name, or move that folder away.")
     if not group.is_own:
-        raise UsageError(f"The group {path} is not known to be yours.", "Move that folder away, or rename it.")
+        raise UsageError(
+            f"The group {path} is not known to be yours.", "Choose another name, or move that folder away."
+        )
+    return group
+
+
+def ensure_group(root: Path, config: Config, seeds: Sequence[int], import_paths: Sequence[str], name: str) -> Group:
+    """The group of a name, made if it is not there; another process may do the same at this moment.
+
+    :param seeds: that it should have; those that it lacks are added
+    :raises UsageError: see :func:`existing_group`
+    """
+    group = existing_group(root, config, name)
+    if group is None:
+        try:
+            return create_group(root, config, seeds, import_paths, name)
+        except UsageError:  # the other process was faster
+            group = existing_group(root, config, name)
+            if group is None:
+                raise
     lacking = [seed for seed in seeds if seed not in group.seeds]
     if not lacking:
         return group
-    _write(path, [*group.seeds, *lacking], group.import_paths, group.values)
-    return read_group(path)
+    _write(group.path, [*group.seeds, *lacking], group.import_paths, group.values)
+    return read_group(group.path)
 
 
 def _as_signed(content: Mapping[str, Any]) -> bytes:
