@@ -186,7 +186,7 @@ def _sound(model: type[BaseModel], values: Mapping[str, Any], least: Mapping[str
 
 def _problem(source: Source, detail: Any, model: type[BaseModel]) -> Problem:
     """pydantic's error in the user's own spelling."""
-    location: KeyPath = tuple(part for part in detail["loc"] if not str(part).startswith("function-"))
+    location: KeyPath = tuple(part for part in detail["loc"] if not str(part).startswith(("function-", "[key]")))
     kind, value, context, hint = detail["type"], detail["input"], detail.get("ctx", {}), ""
     if kind == "extra_forbidden":
         return _unknown_key(source, location, model)

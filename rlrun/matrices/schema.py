@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from rlrun import api
-from rlrun.config.loading import Override, Source, apply_overrides, dotted, problems_of, read_source
+from rlrun.config.loading import Override, Source, apply_overrides, problems_of, read_source
 from rlrun.config.locate import find_matrix
 from rlrun.config.schema import Config, NotNegative, Section, parse_seeds
 from rlrun.config.yaml import KeyPath
@@ -26,49 +26,47 @@ def _as_seeds(value: Any) -> Any:
     return parse_seeds(value) if isinstance(value, str) else value
 
 
+def _as_folder(name: str) -> str:
+    # No dot: "<matrix>.<cell>" is the name of a cell's group.
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
+        raise ValueError(f'"{name}" cannot name a folder: use letters, digits, _ and -')
+    return name
+
+
+def _without_seed(value: dict[str, Any]) -> dict[str, Any]:
+    if "seed" in value:
+        raise ValueError("it sets the seed, which `seeds` names")
+    return value
+
+
+def _long_form(value: Any) -> Any:
+    return {"config": value} if isinstance(value, str) else value
+
+
+Seeds = Annotated[list[NotNegative], BeforeValidator(_as_seeds), AfterValidator(lambda seeds: [*dict.fromkeys(seeds)])]
+Name = Annotated[str, AfterValidator(_as_folder)]
+Values = Annotated[dict[str, Any], AfterValidator(_without_seed)]
+
+
 class CellConfig(Section):
     """One config of the matrix."""
 
     config: str = Field(
         description="A shipped config's name, or a path, seen from the matrix's folder or the current one."
     )
-    set: dict[str, Any] = Field({}, description="Values in place of the config's: `{hyperparameters.gamma: 0.9}`.")
+    set: Values = Field({}, description="Values in place of the config's: `{hyperparameters.gamma: 0.9}`.")
     untrained: bool = Field(False, description="Evaluate the fresh network; train nothing.")
 
 
 class MatrixConfig(Section):
     """One file, configs x seeds."""
 
-    name: str = Field(description="Of the folder that the results go to.")
-    seeds: Annotated[list[NotNegative], BeforeValidator(_as_seeds)] = Field(
-        description="Of every cell: `0-4`, `0-4,10`, or a list.", min_length=1
+    name: Name = Field(description="Of the folder that the results go to.")
+    seeds: Seeds = Field(description="Of every cell: `0-4`, `0-4,10`, or a list.", min_length=1)
+    set: Values = Field({}, description="As a cell's, for every cell; a cell's own come after these.")
+    cells: dict[Name, Annotated[CellConfig, BeforeValidator(_long_form)]] = Field(
+        description="By name: a config's name, or a section.", min_length=1
     )
-    set: dict[str, Any] = Field({}, description="As a cell's, for every cell; a cell's own come after these.")
-    cells: dict[str, CellConfig] = Field(description="By name: a config's name, or a section.", min_length=1)
-
-    @field_validator("name")
-    @classmethod
-    def _is_a_folder(cls, value: str) -> str:
-        return _checked(value)
-
-    @field_validator("seeds")
-    @classmethod
-    def _once_each(cls, value: list[int]) -> list[int]:
-        return list(dict.fromkeys(value))
-
-    @field_validator("cells", mode="before")
-    @classmethod
-    def _short_forms(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {_checked(name): {"config": cell} if isinstance(cell, str) else cell for name, cell in value.items()}
-
-
-def _checked(name: str) -> str:
-    # No dot: "<matrix>.<cell>" is the name of a cell's group.
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
-        raise ValueError(f'"{name}" cannot name a folder: use letters, digits, _ and -')
-    return name
 
 
 @dataclass(frozen=True)
@@ -116,18 +114,18 @@ def read_matrix(file: str | Path, elsewhere: bool = False) -> Matrix:
         config = MatrixConfig.model_validate(source.values)
     except ValidationError as error:
         raise ConfigError(problems_of(source, error, MatrixConfig)) from None
-    cells, problems = [], list[Problem]()
+    cells, problems = [], dict[tuple[str, str], Problem]()
     for name, cell in config.cells.items():
         try:
             cells.append(_read_cell(source, path, config, name, cell, elsewhere))
         except ConfigError as error:
-            problems += [
-                replace(p, path=f"cells.{name}: {p.path}" if p.path else f"cells.{name}") for p in error.problems
-            ]
+            for found in error.problems:  # what several cells share is told once
+                place = f"cells.{name}: {found.path}" if found.path else f"cells.{name}"
+                problems.setdefault((found.where, found.message), replace(found, path=place))
         except UsageError as error:
-            problems.append(source.problem(("cells", name, "config"), error.message, error.hint))
+            problems[name, ""] = source.problem(("cells", name, "config"), error.message, error.hint)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(list(problems.values()))
     return Matrix(config.name, str(file), tuple(config.seeds), tuple(cells))
 
 
@@ -143,8 +141,4 @@ def _read_cell(source: Source, path: Path, config: MatrixConfig, name: str, cell
 
 def _overrides(source: Source, section: KeyPath, values: Mapping[str, Any]) -> list[Override]:
     """What a section ``set`` says; its lines stand for the flags of a command line."""
-    if "seed" in values:
-        raise ConfigError(
-            [source.problem((*section, "seed"), f"{dotted(section)} sets the seed.", "Name it in `seeds`.")]
-        )
     return [Override(key, value, source.place((*section, key))) for key, value in values.items()]
