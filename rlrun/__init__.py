@@ -34,11 +34,13 @@ if TYPE_CHECKING:
         prune,
         pull,
         push,
+        report,
         resume,
         schema,
         train,
         trust,
         verify,
+        why,
     )
     from rlrun.benchmark import bench
     from rlrun.matrices.training import matrix_slurm, train_matrix
@@ -71,6 +73,7 @@ __all__ = [
     "prune",
     "pull",
     "push",
+    "report",
     "resume",
     "resume_group",
     "schema",
@@ -80,6 +83,7 @@ __all__ = [
     "train_seeds",
     "trust",
     "verify",
+    "why",
 ]
 
 _ELSEWHERE = {

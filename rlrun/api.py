@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rlrun.evidence.comparing import Compared
     from rlrun.evidence.curves import GroupCurve
     from rlrun.evidence.difference import Difference
+    from rlrun.evidence.why import Finding
     from rlrun.hub.publishing import Verdict
     from rlrun.publish.package import Package
     from rlrun.runs.groups import Group
@@ -435,6 +436,27 @@ def diff(first: str | Path | Run, second: str | Path | Run, *, run_dir: str | Pa
     from rlrun.evidence.difference import difference
 
     return difference(open_run(first, run_dir=run_dir).directory, open_run(second, run_dir=run_dir).directory)
+
+
+def report(*selected: str | Path, out: str | Path = "report.html", run_dir: str | Path = RUNS) -> Path:
+    """Write one HTML file about runs and groups that opens without a network.
+
+    :param selected: as for :func:`compare`
+    :return: the file
+    """
+    from rlrun.evidence.report import write_report
+
+    return write_report([str(text) for text in selected], Path(run_dir), Path(out))
+
+
+def why(run: str | Path | Run, *, run_dir: str | Path = RUNS) -> list[Finding]:
+    """What looks wrong with a run, by rules over what it logged; its env is built and played at random too.
+
+    :return: findings, the likeliest cause first; empty for a healthy run
+    """
+    from rlrun.evidence.why import why as look
+
+    return look(open_run(run, run_dir=run_dir).directory, play=True)
 
 
 def evaluate_group(

@@ -27,7 +27,8 @@ HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "yam
 COMMANDS = (
     *("train", "resume", "eval", "check", "configs", "init", "schema"),
     *("check-env", "runs", "show", "inspect", "trust", "prune", "export", "doctor", "bench", "smoke", "import-zoo"),
-    *("video", "watch", "package", "push", "pull", "verify", "compare", "plot", "diff", "matrix"),
+    *("video", "watch", "package", "push", "pull", "verify", "compare", "plot", "diff"),
+    *("report", "why", "matrix"),
 )
 PLAIN = """\
 algo: ppo

@@ -57,7 +57,7 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
             reason = "its networks and buffers do not fit in memory"
         raise UsageError(f"{name} refuses this config: {reason.rstrip('.')}.") from error
     if accelerates:
-        convolutions.speed_up(model.policy, bfloat16=config.accelerate == "bfloat16")
+        convolutions.speed_up(model, bfloat16=config.accelerate == "bfloat16")
     return model
 
 

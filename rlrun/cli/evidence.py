@@ -1,4 +1,4 @@
-"""Commands about several runs: compare, plot, diff."""
+"""Commands about what runs show: compare, plot, report, diff, why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 import rlrun
 from rlrun import console
 from rlrun.cli.app import app
-from rlrun.cli.flags import RUNS, JsonOption, RunDirOption
+from rlrun.cli.flags import RUNS, JsonOption, RunArgument, RunDirOption
 from rlrun.errors import UsageError
 
 RunsArgument = Annotated[
@@ -75,9 +75,7 @@ def _span(interval: tuple[float, float] | None) -> str:
 @app.command()
 def plot(
     selected: RunsArgument,
-    what: Annotated[
-        Literal["evaluation", "training", "success"], typer.Option(help="What is drawn.")
-    ] = "evaluation",
+    what: Annotated[Literal["evaluation", "training", "success"], typer.Option(help="What is drawn.")] = "evaluation",
     x: Annotated[Literal["timesteps", "hours"], typer.Option(help="The horizontal axis.")] = "timesteps",
     out: Annotated[Path, typer.Option(help="A PNG, SVG or PDF.")] = Path("curves.png"),
     run_dir: RunDirOption = RUNS,
@@ -112,3 +110,33 @@ def diff(
     ]
     if rows:
         console.print_table(("", first, second), rows)
+
+
+@app.command()
+def report(
+    selected: RunsArgument,
+    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
+    run_dir: RunDirOption = RUNS,
+    json_: JsonOption = False,
+) -> None:
+    """One HTML file about runs and groups that opens without a network: outcome, curves, video, settings."""
+    written = rlrun.report(*selected, out=out, run_dir=run_dir)
+    if json_:
+        console.print_json({"out": str(written), "bytes": written.stat().st_size})
+    else:
+        console.say(str(written))
+
+
+@app.command()
+def why(run: RunArgument, run_dir: RunDirOption = RUNS, json_: JsonOption = False) -> None:
+    """What looks wrong with a run, by rules over what it logged, and what to try."""
+    found = rlrun.why(run, run_dir=run_dir)
+    if json_:
+        console.print_json({"findings": [finding.as_dict() for finding in found]})
+        return
+    for finding in found:
+        console.say(finding.sentence)
+        if finding.advice:
+            console.say(f"  try: {finding.advice}")
+    if not found:
+        console.say("Nothing looks wrong.")

@@ -68,7 +68,7 @@ class RandomPlay:
                 low, high = self.bounds.get(key, (values, values))
                 self.bounds[key] = np.minimum(low, values), np.maximum(high, values)
 
-    def _spans(self) -> list[tuple[float, str]]:
+    def spans(self) -> list[tuple[float, str]]:
         """How far each component of the observations ranges, and its name; not finite where one was not."""
         return [
             (float(span), f"component {', '.join(map(str, index))}{f' of {key}' if key else ''}")
@@ -78,7 +78,7 @@ class RandomPlay:
 
     def finite(self) -> Verdict:
         """Whether every number was one."""
-        wrong = [name for span, name in self._spans() if not np.isfinite(span)]
+        wrong = [name for span, name in self.spans() if not np.isfinite(span)]
         wrong += [] if np.isfinite(self.gained).all() else ["the reward"]
         where = f"{len(self.gained):,} random steps"
         return (
@@ -87,7 +87,7 @@ class RandomPlay:
 
     def observations(self) -> Verdict:
         """Whether a network can take the observations as they are."""
-        moving = [(span, name) for span, name in self._spans() if np.isfinite(span) and span > 0]
+        moving = [(span, name) for span, name in self.spans() if np.isfinite(span) and span > 0]
         if not moving:
             return "skipped", "There is nothing to scale: besides images no finite number changes."
         (widest, wide), (narrowest, narrow) = max(moving), min(moving)

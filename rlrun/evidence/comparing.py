@@ -71,7 +71,9 @@ def compare_scored(groups: Sequence[Seeds]) -> Compared:
     }
     if len(lengths) > 1:
         warnings.append(f"The budgets differ: {', '.join(f'{n:,}' for n in sorted(lengths))} timesteps.")
-    pairs = list(itertools.combinations(scored, 2))
+    pairs = [(a, b) for a, b in itertools.combinations(scored, 2) if a.env == b.env]
+    if len({group.env for group in scored}) > 1:
+        warnings.append("Returns on different envs cannot be compared, so only groups on the same one are.")
     return Compared(
         groups=tuple(scored),
         summaries={group.name: Summary.of(group.scores) for group in scored},

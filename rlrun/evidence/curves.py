@@ -73,9 +73,7 @@ def _grid(curves: Sequence[Curve], begin: float, end: float) -> np.ndarray:
     return points if len(points) <= _POINTS else np.linspace(begin, end, _POINTS)
 
 
-def draw(
-    groups: Sequence[Seeds], out: Path, what: str = "evaluation", axis: str = "timesteps"
-) -> list[GroupCurve]:
+def draw(groups: Sequence[Seeds], out: Path, what: str = "evaluation", axis: str = "timesteps") -> list[GroupCurve]:
     """Draw a learning curve for each group.
 
     :param out: a PNG, SVG or PDF

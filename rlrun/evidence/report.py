@@ -16,15 +16,16 @@ from typing import Any
 
 import numpy as np
 
-import rlrun
 from rlrun.config.loading import NO_ENV, dotted, leaves, read_source, validate
-from rlrun.errors import RlrunError, UsageError, shown
+from rlrun.errors import UsageError, shown
 from rlrun.evidence.comparing import compare_scored
 from rlrun.evidence.curves import COLOURS, KINDS, STYLES, GroupCurve, group_curve
 from rlrun.evidence.scores import Seed, Seeds, collect
+from rlrun.evidence.statistics import Summary
 from rlrun.evidence.why import why
 from rlrun.runs.directory import CONFIG, RunDirectory
 from rlrun.runs.files import os_errors_in_words, write_whole
+from rlrun.runs.provenance import versions
 from rlrun.runs.summary import status_of, stored_results
 from rlrun.words import duration, number, size
 
@@ -34,8 +35,10 @@ _BARS = 24
 _DASHES = {"-": [], "--": [10, 5], "-.": [10, 4, 2, 4], ":": [2, 3]}
 _LARGEST_VIDEO = 20_000_000  # bytes that are put into the page
 # Filled in by rlrun where the config leaves them open.
-_DERIVED = ("device", "threads", "log_every", "normalize.gamma", "evaluation.every", "checkpoint.every")
-_DERIVED += ("evaluation.deterministic",)
+_DERIVED = frozenset(
+    {"device", "threads", "log_every", "normalize.gamma", "evaluation.every", "checkpoint.every"}
+    | {"evaluation.deterministic"}
+)
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,11 @@ def _assets() -> dict[str, Any]:
 def _contents(groups: Sequence[Seeds]) -> dict[str, Any]:
     compared = compare_scored(groups) if any(group.scores for group in groups) else None
     runs = [RunDirectory(run.path) for group in groups for run in group.runs if (run.path / CONFIG).is_file()]
-    charts = [chart for what in KINDS if (chart := _chart(groups, what)) is not None]
+    charts = _charts(groups)
     now = datetime.datetime.now(datetime.timezone.utc)
     count = sum(len(group.runs) for group in groups)
     return {
-        "version": rlrun.__version__,
+        "version": versions()["rlrun"],
         "title": groups[0].name if len(groups) == 1 else f"{len(groups)} groups of runs",
         "subtitle": f"{count} {'run' if count == 1 else 'runs'}, {now:%d %B %Y, %H:%M} UTC",
         "outcome": _outcome(groups, compared),
@@ -109,14 +112,17 @@ def _contents(groups: Sequence[Seeds]) -> dict[str, Any]:
 def _outcome(groups: Sequence[Seeds], compared: Any) -> list[str]:
     if compared is None:
         return ["No run has been evaluated at its end yet."]
-    if compared.comparisons:
+    if compared.comparisons:  # the rest is in the table
         return [pair.verdict for pair in compared.comparisons]
-    (name, summary), *_ = compared.summaries.items()
+    return [_reached(name, summary) for name, summary in compared.summaries.items()]
+
+
+def _reached(name: str, summary: Summary) -> str:
     if summary.interval is None:
-        return [f"{name} reaches a mean return of {number(summary.mean)}, with one seed."]
+        return f"{name} reaches a mean return of {number(summary.mean)}, with one seed."
     low, high = map(number, summary.interval)
     reached = f"an interquartile mean return of {number(summary.iqm)} over {summary.seeds} seeds"
-    return [f"{name} reaches {reached}, 95 % interval [{low}, {high}]."]
+    return f"{name} reaches {reached}, 95 % interval [{low}, {high}]."
 
 
 def _scores(compared: Any) -> Table:
@@ -124,31 +130,38 @@ def _scores(compared: Any) -> Table:
     summaries = compared.summaries.items() if compared else ()
     return Table(
         columns,
-        [
-            (name, s.seeds, number(s.mean), number(s.median), number(s.iqm), _span(s.interval))
-            for name, s in summaries
-        ],
+        [(name, s.seeds, number(s.mean), number(s.median), number(s.iqm), _span(s.interval)) for name, s in summaries],
     )
 
 
 def _span(interval: tuple[float, float] | None) -> str:
-    return "–" if interval is None else f"[{number(interval[0])}, {number(interval[1])}]"
+    return "-" if interval is None else f"[{number(interval[0])}, {number(interval[1])}]"
 
 
 # -- curves
 
 
-def _chart(groups: Sequence[Seeds], what: str) -> dict[str, Any] | None:
-    """What the browser draws; None when nothing of the kind was recorded."""
-    axes = {axis: _aligned([group_curve(group, what, axis) for group in groups]) for axis in _AXES}
-    if axes["timesteps"] is None:
-        return None
-    return {"what": what, "label": KINDS[what], "axes": axes}
+def _charts(groups: Sequence[Seeds]) -> list[dict[str, Any]]:
+    """What the browser draws: a chart for each kind of curve that was recorded, and for each env."""
+    envs = list(dict.fromkeys(group.env for group in groups))
+    found = []
+    for what, env in itertools.product(KINDS, envs):
+        of_env = [(index, group) for index, group in enumerate(groups) if group.env == env]
+        axes = {
+            axis: _aligned([(index, curve) for index, g in of_env if (curve := group_curve(g, what, axis)) is not None])
+            for axis in _AXES
+        }
+        if axes["timesteps"] is not None:
+            label = KINDS[what] + (f", {env or 'other logs'}" if len(envs) > 1 else "")
+            found.append({"what": f"{what} {env}", "label": label, "axes": axes})
+    return found
 
 
-def _aligned(curves: Sequence[GroupCurve | None]) -> dict[str, Any] | None:
-    """The curves over one horizontal axis, as uPlot wants them; null where a curve has nothing."""
-    drawn = [(index, curve) for index, curve in enumerate(curves) if curve is not None]
+def _aligned(drawn: Sequence[tuple[int, GroupCurve]]) -> dict[str, Any] | None:
+    """The curves over one horizontal axis, as uPlot wants them; null where a curve has nothing.
+
+    :param drawn: the curves, each with the index of its group, which has a colour
+    """
     if not drawn:
         return None
     x = np.unique(np.concatenate([curve.x for _, curve in drawn]))
@@ -187,17 +200,14 @@ def _plain(values: np.ndarray) -> list[float | None]:
 
 
 def _histograms(groups: Sequence[Seeds]) -> list[dict[str, Any]]:
-    returns = [[r for run in group.runs for r in _final_returns(run)] for group in groups]
-    together = np.asarray(list(itertools.chain(*returns)))
-    if not len(together):
-        return []
-    low, high = float(together.min()), float(together.max())
-    edges = np.linspace(low, high if high > low else low + 1, _BARS + 1)
+    returns = [np.asarray([r for run in group.runs for r in _final_returns(run)]) for group in groups]
     found = []
     for index, (group, values) in enumerate(zip(groups, returns, strict=True)):
-        if not values:
+        if not len(values):
             continue
-        counts, _ = np.histogram(values, edges)
+        together = np.concatenate([v for g, v in zip(groups, returns, strict=True) if g.env == group.env])
+        low, high = float(together.min()), float(together.max())
+        edges = np.linspace(low, high, _BARS + 1) if high > low else np.array([low - 0.5, low + 0.5])
         colour = _colour(index)
         found.append(
             {
@@ -206,7 +216,7 @@ def _histograms(groups: Sequence[Seeds]) -> list[dict[str, Any]]:
                 "colour": "var(--text)" if colour == "text" else colour,
                 "low": number(low),
                 "high": number(high),
-                "bars": _bars(counts, edges),
+                "bars": _bars(np.histogram(values, edges)[0], edges),
             }
         )
     return found
@@ -261,9 +271,9 @@ def _runs(groups: Sequence[Seeds]) -> Table:
 
 
 def _run_cells(group: Seeds, run: Seed) -> tuple[Any, ...]:
-    score = "–" if run.score is None else number(run.score)
+    score = "-" if run.score is None else number(run.score)
     if not (run.path / CONFIG).is_file():
-        return group.name, run.path, "–", "–", "–", "–", score
+        return group.name, run.path, "-", "-", "-", "-", score
     directory = RunDirectory(run.path)
     manifest = directory.manifest()
     steps, seconds = manifest.get("timesteps") or 0, manifest.get("seconds") or 0.0
@@ -283,17 +293,21 @@ def _settings(groups: Sequence[Seeds]) -> Table:
         if key in unequal
         or (key not in _DERIVED and any(v.get(key) != d.get(key) for v, d in zip(values, defaults, strict=True)))
     ]
-    rows = [(key, *(shown(v[key]) if key in v else "default" for v in values)) for key in wanted]
+    rows = [(key, *(_value(v[key]) if key in v else "default" for v in values)) for key in wanted]
     marked = [row for row, key in enumerate(wanted) if key in unequal and len(known) > 1]
     return Table(("setting", *(group.name for group in known)), rows, marked)
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else shown(value)
 
 
 def _defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """The config that says no more than it must."""
     least = {"algo": values["algo"], "env": {"id": values.get("env.id", NO_ENV)}, "total_timesteps": 1}
     config, _ = validate(read_source(least))
-    assert config is not None
-    found = {dotted(path): value for path, value in leaves(config.model_dump(by_alias=True, mode="json"))}
+    plain = config.model_dump(by_alias=True, mode="json") if config is not None else {}
+    found = {dotted(path): value for path, value in leaves(plain)}
     return {key: value for key, value in found.items() if key not in ("algo", "env.id", "total_timesteps")}
 
 
@@ -303,7 +317,7 @@ def _machine(runs: Sequence[RunDirectory]) -> Table:
     columns = list({tuple(fact.items()): (run.label, fact) for run, fact in zip(runs, facts, strict=True)}.values())
     keys = list(dict.fromkeys(key for _, fact in columns for key in fact))
     names = ["all runs"] if len(columns) == 1 else [label for label, _ in columns]
-    return Table(("", *names), [(key, *(fact.get(key, "–") for _, fact in columns)) for key in keys])
+    return Table(("", *names), [(key, *(fact.get(key, "-") for _, fact in columns)) for key in keys])
 
 
 def _facts(run: RunDirectory) -> dict[str, str]:

@@ -57,6 +57,11 @@ class Seeds:
     runs: tuple[Seed, ...]
 
     @property
+    def env(self) -> str:
+        """The env's id; empty where it is not known."""
+        return str(self.runs[0].config.get("env.id", "")) if self.runs else ""
+
+    @property
     def scores(self) -> list[float]:
         """The scores there are."""
         return [run.score for run in self.runs if run.score is not None]
@@ -248,6 +253,18 @@ def read_columns(file: Path, *names: str) -> list[np.ndarray] | None:
         return None
     numbers = table.apply(pandas.to_numeric, errors="coerce").dropna()
     return [numbers[name].to_numpy(dtype=np.float64) for name in names] if len(numbers) else None
+
+
+def read_table(file: Path) -> dict[str, np.ndarray]:
+    """All columns of a CSV file as numbers, NaN where there is none; empty when it cannot be read."""
+    import pandas
+
+    try:
+        table = pandas.read_csv(file, on_bad_lines="skip", low_memory=False)
+    except (OSError, ValueError):
+        return {}
+    numbers = table.apply(pandas.to_numeric, errors="coerce")
+    return {str(name): numbers[name].to_numpy(dtype=np.float64) for name in numbers}
 
 
 def _mean_by_timesteps(file: Path, column: str) -> Curve | None:

@@ -158,7 +158,7 @@ def _fewest_seeds(comparisons: int) -> int:
 def _verdict(
     first: str, second: str, a: np.ndarray, b: np.ndarray, p_value: float, needed: int | None, comparisons: int
 ) -> str:
-    seeds = f"{len(a)} and {len(b)} seeds"
+    seeds = f"{len(a)} and {len(b)} seeds" if len(b) > 1 else f"{len(a)} and 1 seed"
     if p_value <= _LEVEL:
         better, worse = (second, first) if b.mean() > a.mean() else (first, second)
         return f"{better} is better than {worse} ({seeds}, p = {p_value:.2g})."
@@ -166,7 +166,8 @@ def _verdict(
         return f"No difference: every seed of {first} and {second} has the same score."
     fewest = _fewest_seeds(comparisons)
     if min(len(a), len(b)) < fewest:
-        return f"No difference can be shown with {seeds}: at least {fewest} of each are needed for that."
+        pair = f"between {first} and {second}"
+        return f"No difference {pair} can be shown with {seeds}: at least {fewest} of each are needed for that."
     text = f"No difference between {first} and {second} can be shown with {seeds} (p = {p_value:.2g})"
     if needed is None:
         return f"{text}; more than {_MOST_SEEDS:,} would be needed for one as small as this."

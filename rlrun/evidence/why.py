@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from rlrun.config.schema import Config
 from rlrun.errors import RlrunError
 from rlrun.evidence.scores import read_columns, read_table
 from rlrun.runs.directory import RunDirectory
-from rlrun.runs.trust import is_trusted
+from rlrun.runs.trust import is_own, named_code
 from rlrun.words import number
 
 _FEW = 20  # episodes below which nothing can be said of a trend
@@ -115,7 +115,7 @@ def why(run: RunDirectory, *, play: bool = False) -> list[Finding]:
     """
     logs = Logs.read(run)
     found = [finding for rule in _RULES if (finding := rule(logs)) is not None]
-    if play and is_trusted(run) and (finding := _observations(logs)) is not None:
+    if play and (finding := _observations(logs, run)) is not None:
         found.insert(0, finding)
     return found
 
@@ -239,7 +239,7 @@ def _critic_grows(logs: Logs) -> Finding | None:
         losses = losses[np.isfinite(losses)]
         if len(losses) < 12 or (name == "train/loss" and "train/value_loss" in logs.metrics):
             continue
-        early, late = (float(np.median(np.abs(part))) for part in np.array_split(losses, 4)[:: 3])
+        early, late = (float(np.median(np.abs(part))) for part in np.array_split(losses, 4)[::3])
         if logs.has_improved is False and early > 0 and late > 1_000 * early:
             said = f"{name} grew {late / early:,.0f} times, from {early:.3g} to {late:.3g}."
             return Finding("critic_grows", late / early, said, "--set normalize.norm_reward=true")
@@ -308,19 +308,23 @@ _RULES: tuple[Callable[[Logs], Finding | None], ...] = (
 )
 
 
-def _observations(logs: Logs) -> Finding | None:
+def _observations(logs: Logs, run: RunDirectory) -> Finding | None:
     """Whether the components of the observations are of one size, where nothing makes them so."""
     if logs.config.normalize is not None and logs.config.normalize.norm_obs:
         return None
+    if named_code(logs.config) and not is_own(run):
+        return None  # nothing of it is imported without being asked for
+    from rlrun.config.classes import make_importable
     from rlrun.envs.random_play import RandomPlay
     from rlrun.envs.recipe import EnvRecipe
 
-    play = RandomPlay()
+    play, paths = RandomPlay(), run.manifest().get("import_paths") or ()
+    make_importable(paths)
     try:
-        play.speed(EnvRecipe.from_config(logs.config, ()))
+        play.speed(EnvRecipe.from_config(logs.config, tuple(paths)))
     except RlrunError:  # the env is gone
         return None
-    spans = [span for span in play.spans() if span > 0 and np.isfinite(span)]
+    spans = [span for span, _ in play.spans() if span > 0 and np.isfinite(span)]
     if not spans or (max(spans) <= _WIDEST and max(spans) <= _MOST_UNLIKE * min(spans)):
         return None
     said = f"Observations span from {min(spans):.2g} to {max(spans):.2g}, by their component, and are not normalized."
@@ -347,8 +351,3 @@ def _explore(logs: Logs) -> str:
     if algo in ("a2c", "ppo", "recurrent_ppo", "maskable_ppo"):
         return _set("ent_coef", max(0.01, 3 * logs.hyperparameter("ent_coef", 0.0)))
     return f"--timesteps {10 * logs.config.total_timesteps}"
-
-
-def findings_of(runs: Iterator[RunDirectory]) -> Iterator[tuple[RunDirectory, Finding]]:
-    """What looks wrong with each of several runs."""
-    return ((run, finding) for run in runs for finding in why(run))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ def policies(cls: Any, **settings: Any) -> tuple[Any, Any]:
     for _ in range(2):
         torch.manual_seed(1)
         both.append(cls(SPACE, spaces.Discrete(6), lambda _: 1e-4))
-    speed_up(both[1], **settings)
+    speed_up(SimpleNamespace(policy=both[1]), **settings)  # type: ignore[arg-type]
     return both[0], both[1]
 
 
@@ -66,6 +67,24 @@ def test_an_update_is_that_of_plain_sb3_up_to_rounding(cls: Any) -> None:
     assert next(p for p in faster.parameters() if p.dim() == 4).is_contiguous(memory_format=torch.channels_last)
 
 
+def test_adam_in_one_pass_steps_as_adam_does_and_goes_on_from_what_either_saved() -> None:
+    plain, faster = policies(CnnPolicy)
+    for update in range(4):
+        if update == 2:  # what the other one saved lies in another order in memory
+            states = [policy.optimizer.state_dict() for policy in (plain, faster)]
+            assert states[0]["param_groups"] == states[1]["param_groups"]
+            plain.optimizer.load_state_dict(states[1])
+            faster.optimizer.load_state_dict(states[0])
+        torch.manual_seed(update)
+        for one, other in zip(plain.parameters(), faster.parameters(), strict=True):
+            one.grad = torch.randn_like(one, memory_format=torch.contiguous_format)
+            other.grad = one.grad.clone()
+        for policy in (plain, faster):
+            policy.optimizer.step()
+        for (name, parameter), ours in zip(plain.named_parameters(), faster.parameters(), strict=True):
+            assert largest_difference(parameter, ours) < 1e-6, name
+
+
 @pytest.mark.parametrize("cls", [CnnPolicy, ActorCriticCnnPolicy])
 def test_bfloat16_keeps_parameters_and_outputs_in_float32(cls: Any) -> None:
     plain, faster = policies(cls, bfloat16=True)
@@ -79,7 +98,7 @@ def test_networks_without_convolutions_are_left_alone() -> None:
     from stable_baselines3.dqn.policies import MlpPolicy
 
     policy = MlpPolicy(spaces.Box(-1, 1, (3,)), spaces.Discrete(2), lambda _: 1e-3)
-    speed_up(policy, bfloat16=True)
+    speed_up(SimpleNamespace(policy=policy), bfloat16=True)  # type: ignore[arg-type]
     assert not any(module._forward_pre_hooks or "forward" in vars(module) for module in policy.modules())
 
 
