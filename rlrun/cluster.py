@@ -7,6 +7,7 @@ lost, its tasks are started again elsewhere and go on from what there is.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -23,7 +24,7 @@ from typing import Any
 
 from rlrun.console import note
 from rlrun.errors import MissingPackage, RlrunError, UsageError, did_you_mean, install_hint
-from rlrun.pool import Machines, Process, Task, ThisMachine, reason_of
+from rlrun.pool import Machines, Needs, Process, Task, ThisMachine, reason_of
 from rlrun.runs.directory import CHECKPOINTS
 from rlrun.runs.files import rename_into_place, write_whole
 from rlrun.runs.lock import FILE as LOCK
@@ -70,30 +71,45 @@ class RayCluster:
     def __init__(self, address: str | None = None, fetch: bool = False) -> None:
         self.at_a_time: int | None = None
         self._fetch = fetch
-        self._ray = _connected(address)
+        self._ray = _imported(address)
+        self._warned: set[Needs] = set()
         self._is_mine = not self._ray.is_initialized()
         if self._is_mine:
             _connect(self._ray, address)
+        self._stops: Any = None
 
     def start(self, task: Task) -> Process:
         """See :class:`rlrun.pool.Machines`."""
         self._warn_if_nothing_fits(task)
-        return _RayProcess(self._ray, task, self._fetch)
+        if self._stops is None:
+            here = self._ray.get_runtime_context().get_node_id()
+            place = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
+            self._stops = self._ray.remote(num_cpus=0, max_concurrency=1_000, scheduling_strategy=place)(
+                _Stops
+            ).remote()
+        return _RayProcess(self._ray, task, self._stops, self._fetch)
 
     def close(self) -> None:
         """See :class:`rlrun.pool.Machines`."""
+        if self._stops is not None:
+            with contextlib.suppress(Exception):  # Ray may be gone
+                self._ray.kill(self._stops)
         if self._is_mine:
             self._ray.shutdown()
 
     def _warn_if_nothing_fits(self, task: Task) -> None:
-        wanted = {"CPU": task.needs.cores, "GPU": task.needs.gpus, "memory": task.needs.memory}
+        """Say it once: a cluster may be about to grow."""
+        needs = task.needs
+        wanted = {"CPU": needs.cores, "GPU": needs.gpus, "memory": needs.memory}
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        if not any(all(node.get(name, 0) >= number for name, number in wanted.items()) for node in nodes):
-            asked = f"{task.needs.cores} cores, {task.needs.gpus} GPUs and {task.needs.memory / 1e9:.1f} GB"
-            note(f"warning: {task.name} waits: no machine of the cluster has {asked} as of now.")
+        fits = any(all(node.get(name, 0) >= number for name, number in wanted.items()) for node in nodes)
+        if not fits and needs not in self._warned:
+            self._warned.add(needs)
+            asked = f"{needs.cores} cores, {needs.gpus} GPUs and {needs.memory / 1e9:.1f} GB"
+            note(f"warning: no machine of the cluster has {asked} as of now, so {task.name} waits for one.")
 
 
-def _connected(address: str | None) -> Any:
+def _imported(address: str | None) -> Any:
     """Ray's module.
 
     :raises MissingPackage: when it is not installed
@@ -122,12 +138,16 @@ def _connect(ray: Any, address: str | None) -> None:
 class _Job:
     """What a machine needs to know of a task.
 
+    :ivar key: of this one start of the task
     :ivar mark: a file in the task's folder; whoever sees it sees the folder
+    :ivar stops: says when it is to stop
     :ivar files: a reference to the folder's files, in a list so that Ray sends them only to those who ask
     """
 
     task: Task
+    key: str
     mark: str
+    stops: Any
     files: list[Any]
     variables: Mapping[str, str]
     working_folder: str
@@ -148,22 +168,49 @@ class _News:
     gone: tuple[str, ...] = ()
 
 
+class _Stops:
+    """An actor beside the process that started the tasks: it tells them when to stop.
+
+    Ray's own way, to cancel a task, would lose what the task still has to tell.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    async def ask(self, key: str, number: int) -> None:
+        """Send a task a signal."""
+        self._numbers[key] = number
+
+    async def wanted(self, key: str) -> int:
+        """The signal that a task gets, once it gets one."""
+        while key not in self._numbers:
+            await asyncio.sleep(_POLL)
+        return self._numbers[key]
+
+
 # -- here
 
 
 class _RayProcess:
     """A Ray task, started again when its machine is lost."""
 
-    def __init__(self, ray: Any, task: Task, fetch: bool) -> None:
-        self._ray, self._task, self._fetch = ray, task, fetch
+    def __init__(self, ray: Any, task: Task, stops: Any, fetch: bool) -> None:
+        self._ray, self._task, self._stops, self._fetch = ray, task, stops, fetch
         self._losses = 0
         self._code: int | None = None
         self._reason = ""
         self._wanted: int | None = None
+        self._told: float | None = None  # the moment of time.monotonic at which it was told to stop
         self._is_cancelled = False
         self._mark = Path()
         self.has_begun = False
-        self._submit()
+        self._try()
+
+    def _try(self) -> None:
+        try:
+            self._submit()
+        except (self._ray.exceptions.RayError, ConnectionError) as error:
+            self._end(1, f"the Ray cluster takes no task ({type(error).__name__})")
 
     def _submit(self) -> None:
         task, needs = self._task, self._task.needs
@@ -174,7 +221,7 @@ class _RayProcess:
         self._mark.touch()
         files = self._ray.put(_contents(task))
         variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
-        job = _Job(task, mark, [files], variables, os.getcwd(), self._losses > 0)
+        job = _Job(task, self._mark.name, mark, self._stops, [files], variables, os.getcwd(), self._losses > 0)
         asked: dict[str, Any] = {"num_cpus": needs.cores, "num_gpus": needs.gpus, "memory": needs.memory or None}
         remote = self._ray.remote(**asked, max_retries=0, num_returns="streaming", scheduling_strategy="SPREAD")(_work)
         self._stream = remote.options(name=f"rlrun {task.name}").remote(job)
@@ -211,16 +258,21 @@ class _RayProcess:
             self._end(1, f"its process was lost {self._losses} times, the last time with {type(error).__name__}")
         else:
             note(f"{self._task.name}: its machine was lost ({type(error).__name__}); it goes on elsewhere")
-            self._submit()
+            self._try()
 
     def _end(self, code: int, reason: str) -> None:
         self._mark.unlink(missing_ok=True)
         self._code, self._reason = code, reason
 
     def _hand_signal_on(self) -> None:
-        if self._wanted is not None and not self._is_cancelled:
+        if self._wanted is None or self._is_cancelled:
+            return
+        if self._told is None and self.has_begun:
+            self._told = time.monotonic()
+            self._stops.ask.remote(self._mark.name, self._wanted)
+        elif self._told is None or time.monotonic() - self._told > _TO_SAVE:
             self._is_cancelled = True
-            self._ray.cancel(self._stream, force=False)
+            self._ray.cancel(self._stream, force=self._told is not None)
 
     def reason(self) -> str:
         """See :class:`rlrun.pool.Process`."""
@@ -353,16 +405,21 @@ def _run(job: _Job, task: Task, ship: bool) -> Iterator[_News]:
     courier.note()
     process = _started(job, task)
     known, looked = courier.checkpoints(), time.monotonic()
+    stop = job.stops.wanted.remote(job.key).future()  # a future: waiting for it in Ray would free this task's cores
+    is_told = False
     try:
         yield _News()
         while process.poll() is None:
             time.sleep(_POLL)
+            if not is_told and stop.done() and stop.exception() is None:
+                is_told = True
+                process.send_signal(stop.result())
             if ship and time.monotonic() - looked > _LOOK:
                 looked = time.monotonic()
                 if (now := courier.checkpoints()) != known:
                     known = now
                     yield courier.news()
-    except KeyboardInterrupt:  # how Ray cancels a task
+    except KeyboardInterrupt:  # Ray cancels a task that has just begun
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_TO_SAVE)

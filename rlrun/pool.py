@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -154,28 +154,36 @@ class Pool:
         self._received: int | None = None
 
     def run(
-        self, tasks: Sequence[Task], look: Callable[[Mapping[str, Process], Mapping[str, str]], None]
+        self, tasks: Iterable[Task], look: Callable[[Mapping[str, Process], Mapping[str, str]], None]
     ) -> dict[str, str]:
         """Run tasks to their ends.
 
+        :param tasks: each is asked for when there is room for it
         :param look: called several times a second with the processes by name, and why others failed
         :return: why tasks failed, by name
         :raises Interrupted: after Ctrl-C or SIGTERM; every process was told, and has ended
         """
-        waiting, failures = list(tasks), dict[str, str]()
+        waiting, failures = iter(tasks), dict[str, str]()
         with self._signals():
-            while waiting or self._running:
-                if self._received is not None:
-                    waiting = []
-                while waiting and (self._jobs is None or len(self._running) < self._jobs):
-                    task = waiting.pop(0)
-                    self._running[task.name] = self._machines.start(task)
+            while self._start_some(waiting):
                 failures.update(self._ended())
                 look(self._running, failures)
                 time.sleep(_POLL)
         if self._received is not None:
             raise Interrupted("Interrupted; the state of every run is saved.", exit_code=128 + self._received)
         return failures
+
+    def _start_some(self, waiting: Iterator[Task]) -> bool:
+        """Start tasks while there is room and nobody has interrupted.
+
+        :return: whether there is anything to wait for
+        """
+        while self._received is None and (self._jobs is None or len(self._running) < self._jobs):
+            task = next(waiting, None)
+            if task is None:
+                break
+            self._running[task.name] = self._machines.start(task)
+        return bool(self._running)
 
     def _ended(self) -> dict[str, str]:
         """Forget the processes that have ended; why, for those that failed by themselves."""

@@ -18,7 +18,7 @@ from rlrun.cluster import machines_of
 from rlrun.config.loading import Override, Source, read_source
 from rlrun.config.schema import Config
 from rlrun.console import note, print_error, seeds_reporter
-from rlrun.errors import Interrupted, RlrunError, UsageError
+from rlrun.errors import ConfigError, Interrupted, RlrunError, UsageError
 from rlrun.pool import Machines, Needs, Pool, Process, Task, ThisMachine
 from rlrun.processes import end_with_parent
 from rlrun.run import Run, as_overrides, validated
@@ -153,6 +153,9 @@ def shared_config(source: Source, elsewhere: bool = False) -> tuple[Config, tupl
 
     device = source.values.get("device")
     is_remote_gpu = elsewhere and isinstance(device, str) and device.startswith("cuda")
+    if is_remote_gpu and device != "cuda":
+        problem = source.problem(("device",), f"{device} is a GPU of this machine.", "Write cuda: Ray says which.")
+        raise ConfigError([problem])
     plan = make_plan(replace(source, values={**source.values, "device": "cpu"}) if is_remote_gpu else source)
     config = plan.config.model_copy(update={"device": device}) if is_remote_gpu else plan.config
     if source.values.get("threads") is None:

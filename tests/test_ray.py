@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,11 @@ from comparing import assert_same
 import rlrun
 from rlrun.cluster import RayCluster, _contents, _Courier, _install, _News, machines_of
 from rlrun.console import SeedsLines
-from rlrun.errors import MissingPackage, RlrunError, UsageError
+from rlrun.errors import ConfigError, Interrupted, MissingPackage, RlrunError, UsageError
 from rlrun.pool import Needs, Pool, Process, Task, ThisMachine
-from rlrun.runs.groups import find_group
+from rlrun.runs.groups import Group, create_group, find_group
 from rlrun.runs.trust import is_own
-from rlrun.seeds import Member, needs_of, train_members
+from rlrun.seeds import Member, needs_of, shared_config, train_members
 
 pytestmark = pytest.mark.usefixtures("folder")
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
@@ -129,15 +132,9 @@ def test_a_machine_writes_nothing_but_its_own_run(name: str, folder: Path):
         _install(task, _News(gone=(name,)))
 
 
-def group_of(config: dict[str, Any], name: str) -> Any:
-    from rlrun.runs.groups import create_group
-    from rlrun.seeds import shared_config
-
-    return create_group(Path("runs"), *_plan_of(shared_config(rlrun.api.load_source(config))), name=name)
-
-
-def _plan_of(found: tuple[Any, tuple[str, ...]]) -> tuple[Any, list[int], tuple[str, ...]]:
-    return found[0], [0, 1], found[1]
+def group_of(config: Mapping[str, Any], name: str, seeds: Sequence[int] = (0, 1)) -> Group:
+    resolved, import_paths = shared_config(rlrun.api.load_source(config))
+    return create_group(Path("runs"), resolved, seeds, import_paths, name)
 
 
 def test_a_run_asks_for_its_threads_and_for_the_memory_of_its_replay_buffer():
@@ -151,11 +148,11 @@ def test_a_run_asks_for_its_threads_and_for_the_memory_of_its_replay_buffer():
 
 
 def test_a_gpu_that_only_the_cluster_has_is_asked_for():
-    from rlrun.seeds import shared_config
-
     config = {"algo": "ppo", "env": {"id": "CartPole-v1"}, "total_timesteps": 100, "device": "cuda"}
     resolved, _ = shared_config(rlrun.api.load_source(config), elsewhere=True)
     assert (resolved.device, resolved.threads) == ("cuda", 1)
+    with pytest.raises(ConfigError, match="Ray says which"):
+        shared_config(rlrun.api.load_source({**config, "device": "cuda:1"}), elsewhere=True)
 
 
 class _Fake:
@@ -247,7 +244,7 @@ def test_twelve_runs_on_three_nodes_of_which_one_is_killed_end_as_they_would_her
     text = CONFIG.replace("400", "60_000").replace("every: 200", "every: 20_000") + "checkpoint: {every: 5_000}\n"
     here = rlrun.train_seeds(written(text), range(12), name="here", progress=False)
     assert here.failures == {}
-    there = group_of({**here.group.values, "seed": 0}, "there")
+    there = group_of(here.group.values, "there", range(12))
     members = [Member(there, seed, f"seed {seed}") for seed in range(12)]
     killer = _KillsANode(nodes, there.path)
     failures = train_members(members, there.path, "", RayCluster(fetch=fetch), progress=killer)
@@ -267,9 +264,6 @@ def test_twelve_runs_on_three_nodes_of_which_one_is_killed_end_as_they_would_her
 @needs_ray
 @pytest.mark.slow
 def test_an_interruption_saves_the_runs_of_a_cluster(rlrun_command: Callable[..., Any]):
-    import signal
-    import subprocess
-
     command = [sys.executable, "-m", "rlrun", "train", written(), "--seeds", "0-1", "--name", "g", "--on", "ray"]
     process = subprocess.Popen([*command, "--timesteps", "1000000"], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -282,6 +276,65 @@ def test_an_interruption_saves_the_runs_of_a_cluster(rlrun_command: Callable[...
     assert process.returncode == 143, said
     assert [rlrun.open_run(f"g/s{seed}").status for seed in (0, 1)] == ["interrupted", "interrupted"]
     assert find_group("g", Path("runs")) is not None
+
+
+class _Interrupts(SeedsLines):
+    """Sends this process SIGTERM when a run has saved a checkpoint."""
+
+    def changed(self, states: Sequence[Any]) -> None:
+        super().changed(states)
+        if all(state.timesteps for state in states):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_what_an_interrupted_run_saved_in_a_folder_of_its_own_comes_back():
+    config = {"algo": "a2c", "env": {"id": "CartPole-v1"}, "total_timesteps": 2_000_000, "trackers": []}
+    group = group_of({**config, "checkpoint": {"every": 5_000}}, "g", [0])
+    members = [Member(group, 0, "seed 0")]
+    cluster = RayCluster(fetch=True)
+    with pytest.raises(Interrupted, match="is saved") as raised:
+        train_members(members, group.path, "again", cluster, progress=_Interrupts())
+    cluster.close()
+    assert raised.value.exit_code == 143
+    run = rlrun.open_run("g/s0")
+    assert run.status == "interrupted"
+    assert run.summary()["unscheduled"], "what was saved at the end has not come back"
+
+
+TELLS = """
+import os, pathlib, sys
+names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+pathlib.Path(sys.argv[1], "part", sys.argv[2]).write_text(",".join(os.environ.get(name, "unset") for name in names))
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+def test_any_process_can_be_sent_with_the_gpu_and_the_threads_that_it_asks_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import ray
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    (folder / "tells.py").write_text(TELLS)
+    (folder / "a" / "b" / "c" / "part").mkdir(parents=True)
+    place = folder / "a" / "b" / "c"
+    tasks = [
+        Task(f"task {gpus}", "tells", place, (f"{gpus}.txt",), place / "logs" / f"{gpus}.txt", ("part",), (), needs)
+        for gpus in (0, 1)
+        for needs in [Needs(cores=2, gpus=gpus, memory=10**8)]
+    ]
+    ray.init(num_cpus=2, num_gpus=1, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    try:
+        with machines_of("ray") as machines:
+            assert Pool(machines).run(tasks, lambda running, failures: None) == {}
+    finally:
+        ray.shutdown()
+    assert (place / "part" / "1.txt").read_text() == "0,unset"
+    assert (place / "part" / "0.txt").read_text().split(",")[1] == "unset"
+    assert [path.name for path in place.iterdir() if path.suffix == ".tmp"] == []
 
 
 def test_an_address_at_which_nothing_answers_is_an_error_in_a_sentence():
