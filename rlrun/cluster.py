@@ -230,6 +230,7 @@ class _RayProcess:
         """See :class:`rlrun.pool.Process`."""
         if self._code is None:
             self._hand_signal_on()
+        if self._code is None:
             try:
                 self._listen()
             except self._ray.exceptions.TaskCancelledError:
@@ -247,6 +248,8 @@ class _RayProcess:
             _install(self._task, news)
             if news.code is not None:
                 self._end(news.code, reason_of(news.code, self._task.log) if news.code else "")
+        if self._code is None and self._stream.is_finished():  # the last word was lost
+            raise StopIteration
 
     def _lose(self, error: BaseException) -> None:
         """The machine or the worker is gone."""
@@ -267,6 +270,11 @@ class _RayProcess:
     def _hand_signal_on(self) -> None:
         if self._wanted is None or self._is_cancelled:
             return
+        if self._wanted == signal.SIGKILL:
+            self._end(-signal.SIGKILL, "killed")
+            with contextlib.suppress(Exception):  # Ray may be gone
+                self._ray.cancel(self._stream, force=True)
+            return
         if self._told is None and self.has_begun:
             self._told = time.monotonic()
             self._stops.ask.remote(self._mark.name, self._wanted)
@@ -283,11 +291,8 @@ class _RayProcess:
         self._wanted = number
 
     def kill(self) -> None:
-        """See :class:`rlrun.pool.Process`."""
-        if self._code is None:
-            self._end(-signal.SIGKILL, "killed")
-            with contextlib.suppress(Exception):  # Ray may be gone
-                self._ray.cancel(self._stream, force=True)
+        """See :class:`rlrun.pool.Process`; the next look does it, as it hands a signal on."""
+        self._wanted = signal.SIGKILL
 
 
 def _install(task: Task, news: _News) -> None:

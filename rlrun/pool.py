@@ -71,7 +71,7 @@ class Process(Protocol):
         """SIGINT and SIGTERM: save, and stop."""
 
     def kill(self) -> None:
-        """End it at once, if it still runs."""
+        """End it at once, if it still runs; at the latest with the next look at it (:meth:`poll`)."""
 
 
 class Machines(Protocol):
@@ -213,6 +213,7 @@ class Pool:
         finally:
             for process in self._running.values():
                 process.kill()
+                process.poll()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         again = self._received == number == signal.SIGINT
