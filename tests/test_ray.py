@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -276,6 +277,25 @@ def test_an_interruption_saves_the_runs_of_a_cluster(rlrun_command: Callable[...
     assert process.returncode == 143, said
     assert [rlrun.open_run(f"g/s{seed}").status for seed in (0, 1)] == ["interrupted", "interrupted"]
     assert find_group("g", Path("runs")) is not None
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_matrix_and_what_is_missing_of_a_group_are_trained_on_a_cluster_too(rlrun_command: Callable[..., Any]):
+    matrix = {
+        "name": "m",
+        "seeds": "0-1",
+        "cells": {"short": written(), "fresh": {"config": "c.yaml", "untrained": True}},
+    }
+    Path("m.yaml").write_text(json.dumps(matrix))
+    outcome = rlrun_command("matrix", "m.yaml", "--on", "ray", "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert [len(cell["runs"]) for cell in found["cells"].values()] == [2, 2]
+    assert found["missing"] == []
+    shutil.rmtree(rlrun.open_run("m.short/s1").path)
+    assert rlrun_command("resume", "m.short", "--on", "ray").code == 0
+    assert rlrun.open_run("m.short/s1").status == "finished"
 
 
 class _Interrupts(SeedsLines):
