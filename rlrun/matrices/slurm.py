@@ -37,10 +37,10 @@ save_and_requeue() {{
     fi
     exit "$code"
 }}
-trap save_and_requeue TERM
 
 {command} --only "$SLURM_ARRAY_TASK_ID" &
 run=$!
+trap save_and_requeue TERM
 wait "$run"
 """
 
