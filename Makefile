@@ -58,8 +58,8 @@ check: $(STAMP) ## check format, lint, types, layers and the shipped configs
 	@$(BIN)/rlrun check --all
 
 bench: $(STAMP) ## time rlrun against RL Zoo, in turn; an hour on an idle machine
-	@test -x $(BENCH)/bin/rl_zoo3 || { $(PYTHON) -m venv --clear $(BENCH) && PIP_CONSTRAINT=constraints.txt \
-		$(BENCH)/bin/python -m pip install -qq --disable-pip-version-check 'rl_zoo3==2.9.2' 'gymnasium[box2d]' seaborn panda-gym ale-py; }
+	@test -x $(BENCH)/bin/rl_zoo3 && $(BENCH)/bin/python -c 'import cv2' 2>/dev/null || { $(PYTHON) -m venv --clear $(BENCH) && PIP_CONSTRAINT=constraints.txt \
+		$(BENCH)/bin/python -m pip install -qq --disable-pip-version-check 'rl_zoo3==2.9.2' 'gymnasium[box2d]' seaborn panda-gym ale-py opencv-python-headless; }
 	@$(BIN)/python benchmarks/peers.py --peer $(BENCH)/bin/python --pairs 5 --write
 
 format: $(STAMP) ## format the code and repair what lint can repair

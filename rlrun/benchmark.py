@@ -148,6 +148,7 @@ def _stages(plan: Plan) -> Iterator[list[dict[str, Any]]]:
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else []
     yield [{"device": device} for device in devices if device != config.device]
     choices = ["auto", "off", *(["bfloat16"] if has_images else [])]
+    choices += ["cuda_graphs"] if torch.cuda.is_available() else []
     yield [{"accelerate": choice} for choice in choices if choice != config.accelerate]
     places = ["serial", "workers"] if config.env.n_envs > 1 and usable_cores() > 1 else []
     yield [{"env.vec": place} for place in places if place != config.env.vec]

@@ -24,6 +24,9 @@ from rlrun.words import duration, number
 _reports: TextIO | None = None
 
 
+_MANY_ROWS = 100  # of a table
+
+
 class _Stdout(io.FileIO):
     """Says in a sentence that it cannot be written to, and takes everything from then on."""
 
@@ -123,6 +126,9 @@ def print_error(error: RlrunError) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A plain table; numbers to the right. Wide enough for its content when stdout is no terminal."""
+    if len(rows) > _MANY_ROWS:
+        _print_long_table(columns, rows)
+        return
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -132,10 +138,25 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         numeric = bool(rows) and all(isinstance(row[index], int | float) or row[index] == "" for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(
-            *("" if cell is None else _printable(cell) if isinstance(cell, str) else f"{cell:,}" for cell in row)
-        )
+        table.add_row(*map(_cell, row))
     Console(file=_out(), highlight=False, markup=False, width=None if _out().isatty() else 200).print(table)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else _printable(value) if isinstance(value, str) else f"{value:,}"
+
+
+def _print_long_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """The same without folding: rich takes half a millisecond a row."""
+    lines = [list(map(_cell, row)) for row in rows]
+    widths = [max(map(len, cells)) for cells in zip(columns, *lines, strict=True)]
+    numeric = [all(isinstance(row[index], int | float | None) for row in rows) for index in range(len(columns))]
+    for line in [columns, ["-" * width for width in widths], *lines]:
+        cells = [
+            cell.rjust(width) if is_number else cell.ljust(width)
+            for cell, width, is_number in zip(line, widths, numeric, strict=True)
+        ]
+        say(" " + "   ".join(cells).rstrip())
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:

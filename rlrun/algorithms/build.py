@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlrun.accelerate import convolutions, frames
 from rlrun.accelerate.choose import accelerated
+from rlrun.accelerate.graphs import graphed
 from rlrun.accelerate.startup import leave_compiler_out
 from rlrun.accelerate.threads import torch_threads
 from rlrun.algorithms.hyperparameters import resolve
@@ -39,7 +40,9 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
     name = cls.__name__
     accelerates = for_training and config.accelerate != "off"
     if accelerates:
-        cls, plain, stack = accelerated(cls), cls, frames.stack_of(venv)
+        plain, stack = cls, frames.stack_of(venv)
+        on_gpu = str(device or config.device).startswith("cuda")
+        cls = graphed(cls, kwargs) if config.accelerate == "cuda_graphs" and on_gpu else accelerated(cls)
         # A class that is not SB3's own may have its own idea of a buffer.
         is_known = cls is not plain and algorithm.is_off_policy
         if is_known and not frames.why_not(venv.observation_space, stack, kwargs):

@@ -206,10 +206,11 @@ class Config(Section):
     threads: Positive | None = Field(
         None, description="Torch threads. null: 2 for images and for batches of 1,024 or more, else 1."
     )
-    accelerate: Literal["auto", "bfloat16", "off"] = Field(
+    accelerate: Literal["auto", "bfloat16", "cuda_graphs", "off"] = Field(
         "auto",
         description="`auto`: faster rollouts and updates where they are known to be equal up to rounding; "
-        "`bfloat16`: besides, convolutions on the CPU with 8 bits of precision; `off`: plain Stable-Baselines3.",
+        "`bfloat16`: besides, convolutions on the CPU with 8 bits of precision; `cuda_graphs`: besides, on a GPU, "
+        "updates of DQN, SAC and TQC recorded once and replayed; `off`: plain Stable-Baselines3.",
     )
     init_from: str | None = Field(None, description="Start from the weights of this run or SB3 zip.")
     max_time: Annotated[Float, Field(gt=0)] | None = Field(
