@@ -182,7 +182,7 @@ class _Stops:
         self._numbers[key] = number
 
     async def wanted(self, key: str) -> int:
-        """The signal that a task gets, once it gets one."""
+        """The signal that a task gets, once it gets one; 0 when it has ended without."""
         while key not in self._numbers:
             await asyncio.sleep(_POLL)
         return self._numbers[key]
@@ -253,7 +253,7 @@ class _RayProcess:
 
     def _lose(self, error: BaseException) -> None:
         """The machine or the worker is gone."""
-        self._mark.unlink(missing_ok=True)
+        self._clear()
         self._losses += 1
         if self._wanted is not None:
             self._end(128 + self._wanted, "interrupted")
@@ -264,8 +264,13 @@ class _RayProcess:
             self._try()
 
     def _end(self, code: int, reason: str) -> None:
-        self._mark.unlink(missing_ok=True)
+        self._clear()
         self._code, self._reason = code, reason
+
+    def _clear(self) -> None:
+        self._mark.unlink(missing_ok=True)
+        with contextlib.suppress(Exception):  # Ray may be gone
+            self._stops.ask.remote(self._mark.name, 0)  # nobody waits for this key any more
 
     def _hand_signal_on(self) -> None:
         if self._wanted is None or self._is_cancelled:
