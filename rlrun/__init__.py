@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         why,
     )
     from rlrun.benchmark import bench
+    from rlrun.matrices.training import matrix_slurm, train_matrix
     from rlrun.run import Run
     from rlrun.seeds import resume_group, train_seeds
     from rlrun.smoketest import smoke
@@ -65,6 +66,7 @@ __all__ = [
     "init",
     "inspect",
     "list_runs",
+    "matrix_slurm",
     "open_run",
     "package",
     "plot",
@@ -77,6 +79,7 @@ __all__ = [
     "schema",
     "smoke",
     "train",
+    "train_matrix",
     "train_seeds",
     "trust",
     "verify",
@@ -87,8 +90,10 @@ _ELSEWHERE = {
     "ZooEntry": "rlrun.training.zoo",
     "bench": "rlrun.benchmark",
     "import_zoo": "rlrun.training.zoo_import",
+    "matrix_slurm": "rlrun.matrices.training",
     "resume_group": "rlrun.seeds",
     "smoke": "rlrun.smoketest",
+    "train_matrix": "rlrun.matrices.training",
     "train_seeds": "rlrun.seeds",
 }
 

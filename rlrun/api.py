@@ -13,7 +13,16 @@ from rlrun.config.zoo import is_zoo_file
 from rlrun.console import note
 from rlrun.errors import UsageError, shown
 from rlrun.run import Result, Run, as_overrides, evaluate_agent, reporter_for, validated
-from rlrun.runs.directory import CONFIG, RunDirectory, checked_name, delete_run, find_run, iterate_runs, run_folder
+from rlrun.runs.directory import (
+    CONFIG,
+    MAY_DIFFER,
+    RunDirectory,
+    checked_name,
+    delete_run,
+    find_run,
+    iterate_runs,
+    run_folder,
+)
 from rlrun.runs.files import write_whole
 
 if TYPE_CHECKING:
@@ -32,8 +41,6 @@ if TYPE_CHECKING:
 
 ConfigLike = Union[str, Path, Mapping[str, Any], "ZooEntry"]
 RUNS = "runs"
-# A requeued job may get another machine, and another time limit.
-_MAY_DIFFER = {"max_time", "threads", "device"}
 
 
 def train(
@@ -81,7 +88,7 @@ def train(
 def _continue(run: Run, config: Config, progress: bool | Reporter, began: float) -> Run:
     """Resume a named run, if it is the run that the config describes."""
     before, now = (
-        {dotted(path): value for path, value in leaves(c.model_dump(by_alias=True, exclude=_MAY_DIFFER))}
+        {dotted(path): value for path, value in leaves(c.model_dump(by_alias=True, exclude=set(MAY_DIFFER)))}
         for c in (run.config, config)
     )
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]

@@ -261,30 +261,38 @@ def terminal_reporter() -> BarReporter | LineReporter:
 
 
 class SeedsLines:
-    """A group's progress as plain lines on stderr: one whenever a seed's state changes."""
+    """Progress of several runs as plain lines on stderr: one whenever a run's state changes."""
 
     def __init__(self) -> None:
-        self._before: dict[int, str] = {}
+        self._before: dict[str, str] = {}
 
-    def started(self, group: Path, states: Sequence[Any], jobs: int) -> None:
+    def started(self, place: Path, states: Sequence[Any], jobs: int | None) -> None:
         """See rlrun.seeds.SeedsReporter."""
-        note(f"training {len(states)} seeds, {jobs} at a time, in {group}")
-        self._before = {state.seed: state.state for state in states}
+        note(_beginning(place, states, jobs))
+        self._before = {state.name: state.state for state in states}
 
-    def changed(self, states: Sequence[Any], total_timesteps: int) -> None:
+    def changed(self, states: Sequence[Any]) -> None:
         """See rlrun.seeds.SeedsReporter."""
         for state in states:
-            if state.state != self._before.get(state.seed):
-                self._before[state.seed] = state.state
+            if state.state != self._before.get(state.name):
+                self._before[state.name] = state.state
                 shown = "" if state.mean_return is None else f", return {number(state.mean_return)}"
-                note(f"seed {state.seed}: {state.state} ({state.timesteps:,}/{total_timesteps:,} timesteps{shown})")
+                steps = f"{state.timesteps:,}/{state.total_timesteps:,} timesteps"
+                note(f"{state.name}: {state.state} ({steps}{shown})")
 
     def stopped(self) -> None:
         """See rlrun.seeds.SeedsReporter."""
 
 
+def _beginning(place: Path, states: Sequence[Any], jobs: int | None) -> str:
+    runs = "1 run" if len(states) == 1 else f"{len(states)} runs"
+    finished = sum(state.state == "finished" for state in states)
+    done = f" ({finished} finished already)" if finished else ""
+    return f"training {runs}{done}{'' if jobs is None else f', {jobs} at a time'}, in {place}"
+
+
 class SeedsTable:
-    """A group's progress as a live table on a terminal's stderr."""
+    """Progress of several runs as a live table on a terminal's stderr."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -293,23 +301,23 @@ class SeedsTable:
         self._console = Console(stderr=True, highlight=False)
         self._live = Live(console=self._console, refresh_per_second=4)
 
-    def started(self, group: Path, states: Sequence[Any], jobs: int) -> None:
+    def started(self, place: Path, states: Sequence[Any], jobs: int | None) -> None:
         """See rlrun.seeds.SeedsReporter."""
-        self._console.print(f"training {len(states)} seeds, {jobs} at a time, in {group}", markup=False, soft_wrap=True)
+        self._console.print(_beginning(place, states, jobs), markup=False, soft_wrap=True)
         self._live.start()
 
-    def changed(self, states: Sequence[Any], total_timesteps: int) -> None:
+    def changed(self, states: Sequence[Any]) -> None:
         """See rlrun.seeds.SeedsReporter."""
         from rich import box
         from rich.table import Table
 
-        table = Table("seed", "timesteps", "return", "state", box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in table.columns[:3]:
+        table = Table("run", "timesteps", "return", "state", box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in table.columns[1:3]:
             column.justify = "right"
         for state in states:
             shown = "-" if state.mean_return is None else number(state.mean_return)
-            share = f"{state.timesteps:,} ({min(1.0, state.timesteps / total_timesteps):.0%})"
-            table.add_row(str(state.seed), share, shown, _printable(state.state))
+            share = f"{state.timesteps:,} ({min(1.0, state.timesteps / state.total_timesteps):.0%})"
+            table.add_row(_printable(state.name), share, shown, _printable(state.state))
         self._live.update(table)
 
     def stopped(self) -> None:
@@ -318,10 +326,10 @@ class SeedsTable:
 
 
 class _SilentSeeds(SeedsLines):
-    def started(self, group: Path, states: Sequence[Any], jobs: int) -> None:
+    def started(self, place: Path, states: Sequence[Any], jobs: int | None) -> None:
         """Nothing."""
 
-    def changed(self, states: Sequence[Any], total_timesteps: int) -> None:
+    def changed(self, states: Sequence[Any]) -> None:
         """Nothing."""
 
 

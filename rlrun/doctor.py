@@ -46,6 +46,7 @@ EXTRAS = {
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),
     "trackio": ("trackio",),
+    "ray": ("ray",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
 }
 _GL = {

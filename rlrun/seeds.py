@@ -5,53 +5,56 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import subprocess
+import shlex
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 from rlrun import api
-from rlrun.config.loading import Override, read_source
-from rlrun.console import print_error, seeds_reporter
-from rlrun.errors import Interrupted, RlrunError, UsageError
-from rlrun.machine import usable_cores
+from rlrun.cluster import machines_of
+from rlrun.config.loading import Override, Source, read_source
+from rlrun.config.schema import Config
+from rlrun.console import note, print_error, seeds_reporter
+from rlrun.errors import ConfigError, Interrupted, RlrunError, UsageError
+from rlrun.pool import Machines, Needs, Pool, Process, Task, ThisMachine
 from rlrun.processes import end_with_parent
-from rlrun.run import Run, as_overrides
-from rlrun.runs.directory import run_folder
-from rlrun.runs.groups import Group, create_group, read_group
-from rlrun.runs.summary import last_evaluation
+from rlrun.run import Run, as_overrides, validated
+from rlrun.runs.directory import RunDirectory, run_folder
+from rlrun.runs.files import write_json
+from rlrun.runs.groups import Group, create_group, difference_from, read_group
+from rlrun.runs.summary import RESULTS, last_evaluation, stored_results
+from rlrun.runs.trust import is_own, sign
 
-_POLL = 0.2  # seconds
+# Of a process that trains a small network: Python, torch, SB3 and an env.
+_PROCESS_BYTES = 1_000_000_000
 
 
 @dataclass
-class SeedState:
+class RunState:
     """One line of the table.
 
+    :ivar name: such as ``seed 3``
     :ivar state: ``waiting``, ``running``, ``finished``, ``interrupted``, or why it failed
     :ivar mean_return: of the newest evaluation
     """
 
-    seed: int
+    name: str
+    total_timesteps: int
     state: str = "waiting"
     timesteps: int = 0
     mean_return: float | None = None
 
 
 class SeedsReporter(Protocol):
-    """Receives the states of all seeds. Every method returns at once."""
+    """Receives the states of all runs. Every method returns at once."""
 
-    def started(self, group: Path, states: Sequence[SeedState], jobs: int) -> None:
-        """Training begins, or goes on."""
+    def started(self, place: Path, states: Sequence[RunState], jobs: int | None) -> None:
+        """Training begins, or goes on; ``jobs`` at a time, or as many as a cluster has room for."""
 
-    def changed(self, states: Sequence[SeedState], total_timesteps: int) -> None:
+    def changed(self, states: Sequence[RunState]) -> None:
         """Called several times a second."""
 
     def stopped(self) -> None:
@@ -93,13 +96,17 @@ def train_seeds(
     run_dir: str | Path = api.RUNS,
     name: str | None = None,
     resume: bool = False,
+    on: str | None = None,
+    address: str | None = None,
     progress: bool | SeedsReporter = True,
 ) -> Outcome:
     """Train one agent for each seed, side by side.
 
-    :param jobs: processes at a time; None: the cores that this process may use
+    :param jobs: processes at a time; None: the cores that this process may use, or all that a cluster has room for
     :param name: of the group's folder; None: a UTC stamp and ``-group``
     :param resume: with ``name``: finish that group if it is there
+    :param on: ``ray``: on the machines of a Ray cluster; None: on this one
+    :param address: of the Ray cluster; None: the one that this machine belongs to, else one of this machine alone
     :return: the group, finished as far as it could be
     :raises ConfigError: with every problem, before anything is created
     """
@@ -108,148 +115,212 @@ def train_seeds(
         raise UsageError("There are no seeds to train.", "For instance: --seeds 0-9")
     given = [*as_overrides(overrides), Override("seed", wanted[0], "--seeds")]
     given += [Override("total_timesteps", timesteps, "--timesteps")] if timesteps is not None else []
-    plan = api.check(config, overrides=given)
-    if plan.source.place(("threads",)) is None:
-        plan_config = plan.config.model_copy(update={"threads": 1})
-    else:
-        plan_config = plan.config
-    if resume and name is not None:
-        place = run_folder(Path(run_dir), plan_config) / name
-        if place.is_dir():
-            return resume_group(read_group(place), jobs=jobs, progress=progress)
-    group = create_group(Path(run_dir), plan_config, wanted, plan.import_paths, name)
-    return resume_group(group, jobs=jobs, progress=progress)
+    with machines_of(on, address) as machines:
+        config_, import_paths = shared_config(api.load_source(config, given), elsewhere=on is not None)
+        place = run_folder(Path(run_dir), config_) / name if resume and name is not None else None
+        if place is not None and place.is_dir():
+            return _finish(read_group(place), machines, jobs, progress)
+        group = create_group(Path(run_dir), config_, wanted, import_paths, name)
+        return _finish(group, machines, jobs, progress)
 
 
-def resume_group(group: Group, *, jobs: int | None = None, progress: bool | SeedsReporter = True) -> Outcome:
+def resume_group(
+    group: Group,
+    *,
+    jobs: int | None = None,
+    on: str | None = None,
+    address: str | None = None,
+    progress: bool | SeedsReporter = True,
+) -> Outcome:
     """Train what is missing of a group.
 
+    :param on: see :func:`train_seeds`
     :raises UsageError: when it is not this user's own and a run has not begun
     :raises Interrupted: on Ctrl-C or SIGTERM; every run has saved its state
     """
+    with machines_of(on, address) as machines:
+        return _finish(group, machines, jobs, progress)
+
+
+def shared_config(source: Source, elsewhere: bool = False) -> tuple[Config, tuple[str, ...]]:
+    """The config that the runs of a group share, checked in full: each has one thread, unless the user says otherwise.
+
+    :param elsewhere: they run on other machines, so that a GPU need not be here
+    :return: the config, and the folders that it may import from
+    :raises ConfigError: with every problem
+    """
+    from rlrun.training.plan import make_plan
+
+    device = source.values.get("device")
+    is_remote_gpu = elsewhere and isinstance(device, str) and device.startswith("cuda")
+    if is_remote_gpu and device != "cuda":
+        problem = source.problem(("device",), f"{device} is a GPU of this machine.", "Write cuda: Ray says which.")
+        raise ConfigError([problem])
+    plan = make_plan(replace(source, values={**source.values, "device": "cpu"}) if is_remote_gpu else source)
+    config = plan.config.model_copy(update={"device": device}) if is_remote_gpu else plan.config
+    if source.values.get("threads") is None:
+        config = config.model_copy(update={"threads": 1})
+    return config, plan.import_paths
+
+
+def _finish(group: Group, machines: Machines, jobs: int | None, progress: bool | SeedsReporter) -> Outcome:
     missing = [seed for seed in group.seeds if group.run(seed) is None]
     if missing and not group.is_own:
         message = f"The group {group.name} is not known to be yours, and seed {missing[0]} has not begun."
         raise UsageError(message, "Train its config as a group of your own.")
-    states = {seed: _state_of(group, seed) for seed in group.seeds}
-    todo = [seed for seed, state in states.items() if state.state != "finished"]
+    members = [Member(group, seed, f"seed {seed}") for seed in group.seeds]
+    again = f"rlrun resume {shlex.quote(str(group.path))}"
+    failures = train_members(members, group.path, again, machines, jobs, progress)
+    return Outcome(group, {member.seed: failures[member.name] for member in members if member.name in failures})
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of a group, begun or not.
+
+    :ivar name: in the table
+    """
+
+    group: Group
+    seed: int
+    name: str
+
+    def state(self) -> RunState:
+        """How far it is, read from its folder."""
+        found = RunState(self.name, int(self.group.values["total_timesteps"]))
+        directory = self.group.run(self.seed)
+        if directory is None:
+            return found
+        manifest, evaluation = directory.manifest(), last_evaluation(directory.path)
+        mean = manifest.get("mean_return", evaluation["mean_return"] if evaluation else None)
+        steps = int(manifest.get("timesteps") or 0)
+        return replace(found, state=Run(directory).status, timesteps=steps, mean_return=mean)
+
+    def task(self, needs: Needs | None) -> Task:
+        """The process that trains it.
+
+        :param needs: None: it runs on this machine
+        """
+        directory = self.group.run(self.seed)
+        is_trusted = self.group.is_own and (directory is None or is_own(directory))
+        return Task(
+            name=self.name,
+            module="rlrun.seeds",
+            folder=self.group.path,
+            arguments=(str(self.seed), *(("--trust",) if needs is not None and is_trusted else ())),
+            log=self.group.path / "logs" / f"s{self.seed}.txt",
+            parts=(f"s{self.seed}",),
+            after_loss=("--lost",),
+            needs=needs or Needs(),
+        )
+
+
+def train_members(
+    members: Sequence[Member],
+    place: Path,
+    again: str,
+    machines: Machines,
+    jobs: int | None = None,
+    progress: bool | SeedsReporter = True,
+) -> dict[str, str]:
+    """Train what is missing of some runs, side by side.
+
+    :param place: where they are, for people
+    :param again: the command that goes on with them
+    :return: why runs failed, by name
+    :raises Interrupted: on Ctrl-C or SIGTERM; every run has saved its state
+    """
+    states = {member.name: member.state() for member in members}
+    todo = [member for member in members if states[member.name].state != "finished"]
     reporter = progress if not isinstance(progress, bool) else seeds_reporter(silent=not progress)
-    outcome = Outcome(group)
-    reporter.started(group.path, list(states.values()), jobs or usable_cores())
+    is_here = isinstance(machines, ThisMachine)
+    needs = {} if is_here else {group.path: needs_of(group) for group in {m.group.path: m.group for m in todo}.values()}
+    tasks = [member.task(needs.get(member.group.path)) for member in todo]
+
+    def look(running: Mapping[str, Process], failures: Mapping[str, str]) -> None:
+        for member in todo:
+            before = states[member.name]
+            if member.name in running or before.state in ("running", "waiting"):
+                states[member.name] = state = member.state()
+                if member.name in running:
+                    state.state = "running" if running[member.name].has_begun else "waiting"
+            if member.name in failures:
+                states[member.name].state = failures[member.name]
+        reporter.changed(list(states.values()))
+
+    reporter.started(place, list(states.values()), jobs or machines.at_a_time)
     try:
-        _Pool(group, states, outcome, reporter).run(todo, jobs or usable_cores())
+        failures = Pool(machines, jobs).run(tasks, look)
+    except Interrupted as error:
+        message = f"Interrupted; the state of every run is saved in {place}."
+        raise Interrupted(message, f"Go on with: {again}", error.exit_code) from None
     finally:
         reporter.stopped()
-    return outcome
+        if not is_here:
+            _take_in(todo)
+    return failures
 
 
-class _Pool:
-    """Processes of a group's seeds."""
+def needs_of(group: Group) -> Needs:
+    """What one run of a group takes of a machine: its threads, a GPU where it uses one, and memory.
 
-    def __init__(self, group: Group, states: dict[int, SeedState], outcome: Outcome, reporter: SeedsReporter) -> None:
-        self._group, self._states, self._outcome, self._reporter = group, states, outcome, reporter
-        self._running: dict[int, subprocess.Popen[bytes]] = {}
-        self._received: int | None = None
+    The memory is a process's, and a full replay buffer's or rollout's besides; of a group that is not this user's own,
+    whose env is not built to find that out, a process's alone.
+    """
+    config = validated(read_source({**group.values, "seed": 0}))
+    return needs_of_config(config, group.import_paths, build_env=group.is_own)
 
-    def run(self, todo: Sequence[int], jobs: int) -> None:
-        """Train seeds, ``jobs`` at a time."""
-        waiting = list(todo)
-        with self._signals():
-            while waiting or self._running:
-                while waiting and len(self._running) < jobs and self._received is None:
-                    seed = waiting.pop(0)
-                    self._running[seed] = self._start(seed)
-                    self._states[seed].state = "running"
-                if self._received is not None:
-                    waiting = []
-                self._look()
-                time.sleep(_POLL)
-        if self._received is not None:
-            again = f"Go on with: rlrun resume {self._group.path}"
-            message = f"Interrupted; the state of every run is saved in {self._group.path}."
-            raise Interrupted(message, again, 128 + self._received)
 
-    def _start(self, seed: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "rlrun.seeds", str(self._group.path), str(seed)]
-        with _log(self._group, seed).open("ab") as log:
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+def needs_of_config(config: Config, import_paths: Sequence[str], build_env: bool = True) -> Needs:
+    """The same, of a config."""
+    memory = _PROCESS_BYTES + (_experience_bytes(config, import_paths) if build_env else 0)
+    return Needs(config.threads or 1, int(config.device.startswith("cuda")), memory)
 
-    def _look(self) -> None:
-        for seed, process in list(self._running.items()):
-            code = process.poll()
-            state = self._states[seed] = _state_of(self._group, seed)
-            if code is None:
-                state.state = "running"
-                continue
-            del self._running[seed]
-            if code and self._received is None:
-                state.state = self._outcome.failures[seed] = _reason(_log(self._group, seed), code)
-        budget = int(self._group.values["total_timesteps"])
-        self._reporter.changed([self._states[seed] for seed in self._group.seeds], budget)
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Hand Ctrl-C and SIGTERM on, so that every run saves its state; a second Ctrl-C ends them at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+def _experience_bytes(config: Config, import_paths: Sequence[str]) -> int:
+    from rlrun.algorithms.crosschecks import experience_bytes
+    from rlrun.training.plan import make_plan
 
-        def note(number: int, frame: FrameType | None) -> None:
-            how = signal.SIGKILL if self._received == number == signal.SIGINT else number
-            self._received = self._received or number
-            for process in self._running.values():
-                process.send_signal(how)
+    values = config.model_copy(update={"device": "cpu"}).model_dump(by_alias=True)
+    plan = make_plan(read_source(values), import_paths=import_paths)
+    return experience_bytes(plan.algorithm, plan.config.hyperparameters, plan.facts) if plan.facts else 0
 
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+
+def _take_in(members: Sequence[Member]) -> None:
+    """Make runs that began on other machines runs of this one: those carry other keys' signatures, and other paths."""
+    for member in members:
+        run = member.group.run(member.seed)
+        if run is None or not member.group.is_own:
+            continue
         try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
-            for process in self._running.values():
-                process.kill()
-
-
-def _state_of(group: Group, seed: int) -> SeedState:
-    directory = group.run(seed)
-    if directory is None:
-        return SeedState(seed)
-    manifest, run = directory.manifest(), Run(directory)
-    evaluation = last_evaluation(directory.path)
-    mean = manifest.get("mean_return", evaluation["mean_return"] if evaluation else None)
-    return SeedState(seed, run.status, int(manifest.get("timesteps") or 0), mean)
-
-
-def _log(group: Group, seed: int) -> Path:
-    """Where a process's output goes."""
-    folder = group.path / "logs"
-    folder.mkdir(exist_ok=True)
-    return folder / f"s{seed}.txt"
-
-
-def _reason(log: Path, code: int) -> str:
-    """Why a process ended, in a sentence."""
-    if code == -signal.SIGKILL:
-        return "killed by the system, perhaps for memory"
-    if code < 0:
-        return f"killed by signal {-code}"
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("error: ")]
-    return lines[-1].removeprefix("error: ") if lines else f"ended with exit code {code}; see {log}"
+            same_paths = tuple(run.manifest().get("import_paths") or ()) == member.group.import_paths
+            if not is_own(run) and same_paths and difference_from(member.group, run.config()) is None:
+                sign(run)
+            results = stored_results(run)
+            if results and any(found and found["run"] != str(run.path) for found in results.values()):
+                moved = {name: found and {**found, "run": str(run.path)} for name, found in results.items()}
+                write_json(run.path / RESULTS, moved)
+        except RlrunError as error:
+            note(f"warning: {error}")
 
 
 # -- the process of one seed
 
 
-def train_one(group: Group, seed: int) -> Run:
-    """Train one run of a group, or go on with it."""
+def train_one(group: Group, seed: int, trust: bool = False, lost: bool = False) -> Run:
+    """Train one run of a group, or go on with it.
+
+    :param trust: it may import what its config names, though the key of this machine does not say so
+    :param lost: the machine that trained it is gone: take it over, and go back to its last scheduled checkpoint
+    """
     from rlrun.training.plan import make_plan
     from rlrun.training.progress import Silent
     from rlrun.training.train import start
 
     began = time.monotonic()
-    existing = group.run(seed)
+    existing: RunDirectory | None = group.run(seed)
     if existing is not None:
-        run = Run(existing).resume(progress=False, began=began)
+        run = Run(existing).resume(progress=False, began=began, trust=trust, exact=lost, steal=lost)
     else:
         source = read_source({**group.values, "seed": seed})
         plan = make_plan(source, import_paths=group.import_paths)
@@ -262,10 +333,11 @@ def train_one(group: Group, seed: int) -> Run:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``python -m rlrun.seeds GROUP SEED``."""
+    """``python -m rlrun.seeds GROUP SEED [--trust] [--lost]``."""
     end_with_parent()
+    trust, lost = ("--trust" in arguments), ("--lost" in arguments)
     try:
-        train_one(read_group(Path(arguments[0])), int(arguments[1]))
+        train_one(read_group(Path(arguments[0]), trust), int(arguments[1]), trust, lost)
     except RlrunError as error:
         print_error(error)
         return error.exit_code

@@ -18,9 +18,11 @@ import pytest
 from comparing import assert_same
 
 import rlrun
+from rlrun.api import load_source
 from rlrun.cli.flags import seeds_of
 from rlrun.errors import UsageError
 from rlrun.runs.groups import read_group
+from rlrun.seeds import shared_config
 
 pytestmark = pytest.mark.usefixtures("folder")
 CONFIG = """
@@ -63,6 +65,14 @@ def test_a_group_is_runs_like_any_other_and_each_is_what_it_would_be_alone(rlrun
     again = rlrun_command("train", "c.yaml", "--seeds", "0-2", "--name", "g")
     assert (again.code, "is there already" in again.err) == (2, True)
     assert rlrun_command("train", "c.yaml", "--seeds", "0-2", "--name", "g", "--resume").code == 0
+
+
+def test_a_run_of_a_group_has_one_thread_unless_the_config_says_otherwise():
+    config = {"algo": "ppo", "env": {"id": "CartPole-v1"}, "total_timesteps": 2048}
+    large = {**config, "hyperparameters": {"batch_size": 1024}}
+    assert rlrun.check(large).config.threads == 2
+    for values, threads in ((large, 1), ({**large, "threads": 3}, 3)):
+        assert shared_config(load_source(values))[0].threads == threads
 
 
 def test_errors_come_before_anything_is_created(rlrun_command: Callable[..., Any]):

@@ -243,6 +243,17 @@ def _cuts_taken_for_ends(values: Mapping[str, Any]) -> list[Finding]:
     return [Finding(path, message, "Leave it out, with optimize_memory_usage, or save less often (checkpoint.every).")]
 
 
+def experience_bytes(algorithm: Algorithm, hyperparameters: Mapping[str, Any], facts: EnvFacts) -> int:
+    """Bytes of what is kept of the env's steps: a replay buffer, or a rollout; 0 where that is not known."""
+    values = _with_defaults(algorithm, hyperparameters)
+    size = values.get("buffer_size" if algorithm.is_off_policy else "n_steps")
+    if not isinstance(size, int | float):
+        return 0
+    if algorithm.is_off_policy:
+        return replay_buffer_bytes(int(size), values, facts)
+    return rollout_bytes(int(size) * facts.n_envs, facts)
+
+
 def replay_buffer_bytes(buffer_size: int, values: Mapping[str, Any], facts: EnvFacts) -> int:
     """Bytes of the replay buffer: observations, actions, and three scalars.
 

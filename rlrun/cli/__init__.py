@@ -11,6 +11,8 @@ from rlrun.cli import runs  # isort: split
 
 from rlrun.cli import evidence  # isort: split
 
+from rlrun.cli import matrix  # isort: split
+
 from rlrun.cli import hub  # isort: split
 
 from rlrun.cli import exporting  # isort: split
@@ -30,6 +32,7 @@ __all__ = [
     "exporting",
     "hub",
     "main",
+    "matrix",
     "run",
     "runs",
     "training",

@@ -64,6 +64,12 @@ RUNS = Path("runs")
 RunDirOption = Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")]
 CheckpointOption = Annotated[str | None, typer.Option(help="best, final, latest, or a number of timesteps.")]
 JobsOption = Annotated[int | None, typer.Option(min=1, help="Of a group: seeds at a time; default: the usable cores.")]
+OnOption = Annotated[
+    str | None, typer.Option("--on", metavar="ray", help="Train on the machines of a Ray cluster; default: this one.")
+]
+AddressOption = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="Of the Ray cluster; default: the one of this machine.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 TrustOption = Annotated[
     bool, typer.Option("--trust", help="Import the code that it names, though it is not known to be yours.")
@@ -93,17 +99,12 @@ def positive(text: str) -> int:
 
 def seeds_of(text: str) -> list[int]:
     """Seeds as ranges and numbers: ``0-4,10``."""
-    hint = "Write ranges and numbers: --seeds 0-4,10"
-    found: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UsageError(f'"{text}" names no seeds.', hint)
-        begin, end = int(first), int(last) if dash else int(first)
-        if not begin <= end < begin + 10_000:
-            raise UsageError(f'"{part.strip()}" is no range of seeds.', hint)
-        found += range(begin, end + 1)
-    return list(dict.fromkeys(found))
+    from rlrun.config.schema import parse_seeds
+
+    try:
+        return parse_seeds(text)
+    except ValueError as error:
+        raise UsageError(f"{error}.", "Write ranges and numbers: --seeds 0-4,10") from None
 
 
 def finite(text: str) -> float:

@@ -13,12 +13,14 @@ from rlrun import console, words
 from rlrun.cli.app import app
 from rlrun.cli.flags import (
     RUNS,
+    AddressOption,
     AlgoOption,
     ConfigArgument,
     ConfigOption,
     EnvOption,
     JobsOption,
     JsonOption,
+    OnOption,
     RunArgument,
     RunDirOption,
     SeedOption,
@@ -51,6 +53,8 @@ def train(
     ] = None,
     max_time: Annotated[str | None, typer.Option(help="Stop cleanly after this long, such as 3h50m.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run directory.")] = None,
+    on: OnOption = None,
+    address: AddressOption = None,
     resume_: Annotated[bool, typer.Option("--resume", help="With --name: continue that run if it is there.")] = False,
     run_dir: RunDirOption = RUNS,
     json_: JsonOption = False,
@@ -62,13 +66,19 @@ def train(
     if seeds is not None:
         if seed is not None:
             raise UsageError("--seed and --seeds are both given.", "Give one.")
-        group = rlrun.train_seeds(path, seeds_of(seeds), jobs=jobs, timesteps=timesteps, overrides=overrides, **place)
+        where: dict[str, Any] = {"jobs": jobs, "on": on, "address": address}
+        group = rlrun.train_seeds(path, seeds_of(seeds), timesteps=timesteps, overrides=overrides, **where, **place)
         return _report_group(group, json_)
-    if jobs is not None:
-        raise UsageError("--jobs says how many of --seeds are trained at a time.", "Add --seeds, such as 0-9.")
+    _only_of_seeds({"--jobs": jobs, "--on": on, "--address": address})
     started = rlrun.train(path, seed=seed, timesteps=timesteps, overrides=overrides, **place)
     _report_training(started, json_)
     return 0
+
+
+def _only_of_seeds(given: dict[str, Any]) -> None:
+    flag = next((flag for flag, value in given.items() if value is not None), None)
+    if flag is not None:
+        raise UsageError(f"{flag} says how --seeds are trained.", "Add --seeds, such as 0-9.")
 
 
 def _report_group(outcome: Any, as_json: bool) -> int:
@@ -121,6 +131,8 @@ def resume(
     steal: Annotated[bool, typer.Option("--steal", help="Take the run from a process that holds it.")] = False,
     set_: SetOption = None,
     jobs: JobsOption = None,
+    on: OnOption = None,
+    address: AddressOption = None,
     trust_: TrustOption = False,
     run_dir: RunDirOption = RUNS,
     json_: JsonOption = False,
@@ -133,8 +145,9 @@ def resume(
     if group is not None:
         if timesteps or max_time or exact or steal or set_ or trust_:
             raise UsageError(f"{run} is a group, of which only what is missing is trained.", "Resume one of its runs.")
-        return _report_group(rlrun.resume_group(group, jobs=jobs), json_)
-
+        return _report_group(rlrun.resume_group(group, jobs=jobs, on=on, address=address), json_)
+    if on is not None or address is not None:
+        raise UsageError(f"--on and --address are for groups, and {run} is none.", "Leave them out.")
     try:
         seconds = parse_duration(max_time) if max_time else None
     except ValueError as error:

@@ -155,7 +155,15 @@ def validate(source: Source) -> tuple[Config | None, list[Problem]]:
     try:
         return Config.model_validate(source.values), []
     except ValidationError as error:
-        return None, [_problem(source, detail) for detail in error.errors(include_url=False)]
+        return None, problems_of(source, error)
+
+
+def problems_of(source: Source, error: ValidationError, model: type[BaseModel] = Config) -> list[Problem]:
+    """What pydantic finds wrong, in the user's own spelling, with the places in the file.
+
+    :param model: that the whole source was checked against
+    """
+    return [_problem(source, detail, model) for detail in error.errors(include_url=False)]
 
 
 def sound_part(source: Source) -> Config:
@@ -176,12 +184,12 @@ def _sound(model: type[BaseModel], values: Mapping[str, Any], least: Mapping[str
         return model.model_validate({**least, **{key: value for key, value in values.items() if key not in wrong}})
 
 
-def _problem(source: Source, detail: Any) -> Problem:
+def _problem(source: Source, detail: Any, model: type[BaseModel]) -> Problem:
     """pydantic's error in the user's own spelling."""
-    location: KeyPath = tuple(part for part in detail["loc"] if not str(part).startswith("function-"))
+    location: KeyPath = tuple(part for part in detail["loc"] if not str(part).startswith(("function-", "[key]")))
     kind, value, context, hint = detail["type"], detail["input"], detail.get("ctx", {}), ""
     if kind == "extra_forbidden":
-        return _unknown_key(source, location)
+        return _unknown_key(source, location, model)
     if kind == "missing":
         path = location[:-1]
         return source.problem(path, f'"{dotted(location)}" is missing.', _MISSING_HINTS.get(dotted(location), ""))
@@ -216,11 +224,11 @@ _MISSING_HINTS = {
 }
 
 
-def _unknown_key(source: Source, location: KeyPath) -> Problem:
+def _unknown_key(source: Source, location: KeyPath, model: type[BaseModel]) -> Problem:
     key = str(location[-1])
-    section = model_at(location[:-1])
+    section = model_at(location[:-1], model)
     choices = [field.alias or name for name, field in section.model_fields.items()] if section else []
-    hint = _HABITS.get(key, "") or did_you_mean(key, choices)
+    hint = (_HABITS.get(key, "") if model is Config else "") or did_you_mean(key, choices)
     inside = f' in "{dotted(location[:-1])}"' if len(location) > 1 else ""
     return source.problem(location, f'there is no key "{key}"{inside}.', hint or f"Keys here: {', '.join(choices)}.")
 
@@ -232,6 +240,7 @@ _HABITS = {
     "frame_stack": "It belongs in the section `env`.",
     "env_wrapper": "rlrun writes `env: {wrappers: [...]}`.",
     "env_kwargs": "rlrun writes `env: {kwargs: {...}}`.",
+    "cells": "This is a matrix: `rlrun matrix FILE` trains it.",
     "callback": "rlrun writes `callbacks: [{class: my_module:MyCallback}]`.",
     "eval_freq": "rlrun writes `evaluation: {every: N}`, in timesteps.",
     "save_freq": "rlrun writes `checkpoint: {every: N}`, in timesteps.",
@@ -243,16 +252,17 @@ _VALUE_HABITS = {
 }
 
 
-def model_at(path: KeyPath) -> type[BaseModel] | None:
-    """The schema's model at a key path; None where there is none."""
-    model: type[BaseModel] = Config
-    for part in path:
-        if isinstance(part, int):
-            continue
+def model_at(path: KeyPath, root: type[BaseModel] = Config) -> type[BaseModel] | None:
+    """The model of a section, by its key path below the root's model; None where there is none."""
+    model, parts = root, [part for part in path if not isinstance(part, int)]
+    while parts:
+        part = parts.pop(0)
         field_info = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
         inner = _model_in(field_info.annotation) if field_info else None
-        if inner is None:
+        if field_info is None or inner is None:
             return None
+        if getattr(field_info.annotation, "__origin__", None) is dict and parts:
+            parts.pop(0)  # the name of one of several sections of a kind
         model = inner
     return model
 

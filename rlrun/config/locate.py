@@ -9,6 +9,7 @@ from pathlib import Path
 from rlrun.errors import UsageError, did_you_mean
 
 ZOO = "zoo/"  # what the names of RL Zoo's configs begin with
+MATRICES = "matrices"  # a folder beside the configs, of files for `rlrun matrix`
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -35,7 +36,32 @@ def zoo_configs() -> dict[str, Path]:
 
 
 def configs_in(folder: Path) -> dict[str, Path]:
-    """The configs below a folder by their paths in it, such as ``<env id>/<algo>``."""
+    """The configs below a folder by their paths in it, such as ``<env id>/<algo>``; matrices are none."""
+    files = _yaml_files(folder)
+    return {name: path for name, path in files.items() if not name.startswith(f"{MATRICES}/")}
+
+
+def shipped_matrices() -> dict[str, Path]:
+    """``{"tuning-matters": path}`` of every shipped matrix, in order."""
+    return _yaml_files(shipped_folder() / MATRICES)
+
+
+def find_matrix(name: str | Path) -> Path:
+    """The file that ``rlrun matrix NAME`` means: a path first, else a shipped matrix.
+
+    :raises UsageError: when there is neither
+    """
+    path = Path(name)
+    if os.path.isfile(path) or path.suffix in (".yaml", ".yml"):
+        return path
+    shipped = shipped_matrices()
+    if str(name) in shipped:
+        return shipped[str(name)]
+    hint = did_you_mean(str(name), shipped) or f"Shipped are: {', '.join(shipped)}."
+    raise UsageError(f'There is no file and no shipped matrix "{name}".', hint)
+
+
+def _yaml_files(folder: Path) -> dict[str, Path]:
     files = sorted(path for ending in ("yaml", "yml") for path in folder.rglob(f"*.{ending}"))
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
 

@@ -250,3 +250,20 @@ def parse_duration(text: str) -> float:
         raise ValueError('must be seconds or a duration such as "3h50m"')
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds as ranges and numbers: ``0-4,10``.
+
+    :raises ValueError: for anything else
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f'"{text}" names no seeds')
+        begin, end = int(first), int(last) if dash else int(first)
+        if not begin <= end < begin + 10_000:
+            raise ValueError(f'"{part.strip()}" is no range of seeds')
+        found += range(begin, end + 1)
+    return list(dict.fromkeys(found))

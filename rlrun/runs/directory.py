@@ -26,6 +26,8 @@ STATE = "state.json"  # of a checkpoint
 GROUP = "group.json"  # in the folder of a group of runs
 POINTERS = ("best", "final", "latest")
 SCHEMA_VERSION = 1
+# Of a config: a requeued job may get another machine, and another time limit.
+MAY_DIFFER = ("max_time", "threads", "device")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class RunDirectory:
             try:
                 for attempt in itertools.count(1):
                     path = parent / (stem if attempt == 1 else f"{stem}-{attempt}")
-                    if _renamed_to_new(made, path):
+                    if renamed_to_new(made, path):
                         return cls(path.resolve())
                     if name is not None:
                         message = f"The run {path} is there already."
@@ -235,7 +237,7 @@ def checked_name(name: str) -> str:
     return name
 
 
-def _renamed_to_new(folder: Path, path: Path) -> bool:
+def renamed_to_new(folder: Path, path: Path) -> bool:
     """Rename a folder; False when there is something of that name already."""
     if path.exists() and not path.is_dir():
         return False

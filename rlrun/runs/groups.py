@@ -10,14 +10,17 @@ import hmac
 import itertools
 import json
 import os
+import secrets
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlrun.config.loading import dotted, leaves
 from rlrun.config.schema import Config
-from rlrun.errors import UsageError
-from rlrun.runs.directory import CONFIG, GROUP, RunDirectory, checked_name, run_folder
+from rlrun.errors import UsageError, shown
+from rlrun.runs.directory import CONFIG, GROUP, MAY_DIFFER, RunDirectory, checked_name, renamed_to_new, run_folder
 from rlrun.runs.files import os_errors_in_words, write_json
 from rlrun.runs.trust import signature_of
 
@@ -61,19 +64,85 @@ def create_group(
     """
     stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
     stem = f"{stamp}-group" if name is None else checked_name(name)
-    values = config.model_dump(by_alias=True, mode="json", exclude={"seed"})
-    content = {"seeds": list(seeds), "import_paths": list(import_paths), "config": values}
+    parent = run_folder(root, config)
     with os_errors_in_words("making the group", UsageError):
-        for attempt in itertools.count(1):
-            path = run_folder(root, config) / (stem if attempt == 1 else f"{stem}-{attempt}")
-            try:
-                path.mkdir(parents=True)
-                break
-            except FileExistsError:
+        parent.mkdir(parents=True, exist_ok=True)
+        made = parent / f".{secrets.token_hex(8)}.tmp"
+        made.mkdir()
+        try:
+            _write(made, seeds, import_paths, _shared_values(config))
+            for attempt in itertools.count(1):
+                path = parent / (stem if attempt == 1 else f"{stem}-{attempt}")
+                if renamed_to_new(made, path):
+                    return read_group(path)
                 if name is not None:
-                    raise UsageError(f"The group {path} is there already.", "`rlrun resume` finishes it.") from None
-        write_json(path / GROUP, {**content, "signature": signature_of(_as_signed(content))})
-    return read_group(path)
+                    raise UsageError(f"The group {path} is there already.", "`rlrun resume` finishes it.")
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    raise AssertionError("unreachable")
+
+
+def _shared_values(config: Config) -> dict[str, Any]:
+    return config.model_dump(by_alias=True, mode="json", exclude={"seed"})
+
+
+def _write(path: Path, seeds: Sequence[int], import_paths: Sequence[str], values: Mapping[str, Any]) -> None:
+    content = {"seeds": list(seeds), "import_paths": list(import_paths), "config": dict(values)}
+    write_json(path / GROUP, {**content, "signature": signature_of(_as_signed(content))})
+
+
+def difference_from(group: Group, config: Config) -> tuple[str, Any, Any] | None:
+    """The first value of a config that is another than the group's, but for those that may differ between machines.
+
+    :return: its key, the group's value and the config's; None when there is none
+    """
+    before, now = (
+        {dotted(path): value for path, value in leaves(values) if dotted(path) not in MAY_DIFFER}
+        for values in (group.values, _shared_values(config))
+    )
+    changed = next((key for key in {**before, **now} if before.get(key) != now.get(key)), None)
+    return None if changed is None else (changed, before.get(changed), now.get(changed))
+
+
+def existing_group(root: Path, config: Config, name: str) -> Group | None:
+    """The group of a name, if it is there.
+
+    :raises UsageError: when it has another config, or is not known to be this user's
+    """
+    path = run_folder(root, config) / checked_name(name)
+    if not is_group(path):
+        return None
+    group = read_group(path)
+    changed = difference_from(group, config)
+    if changed is not None:
+        message = f"The group {path} has another config: {changed[0]} is {shown(changed[1])}, not {shown(changed[2])}."
+        raise UsageError(message, "Choose another name, or move that folder away.")
+    if not group.is_own:
+        raise UsageError(
+            f"The group {path} is not known to be yours.", "Choose another name, or move that folder away."
+        )
+    return group
+
+
+def ensure_group(root: Path, config: Config, seeds: Sequence[int], import_paths: Sequence[str], name: str) -> Group:
+    """The group of a name, made if it is not there; another process may do the same at this moment.
+
+    :param seeds: that it should have; those that it lacks are added
+    :raises UsageError: see :func:`existing_group`
+    """
+    group = existing_group(root, config, name)
+    if group is None:
+        try:
+            return create_group(root, config, seeds, import_paths, name)
+        except UsageError:  # the other process was faster
+            group = existing_group(root, config, name)
+            if group is None:
+                raise
+    lacking = [seed for seed in seeds if seed not in group.seeds]
+    if not lacking:
+        return group
+    _write(group.path, [*group.seeds, *lacking], group.import_paths, group.values)
+    return read_group(group.path)
 
 
 def _as_signed(content: Mapping[str, Any]) -> bytes:
@@ -85,9 +154,10 @@ def is_group(path: Path) -> bool:
     return (path / GROUP).is_file()
 
 
-def read_group(path: Path) -> Group:
+def read_group(path: Path, trust: bool = False) -> Group:
     """The group in a folder.
 
+    :param trust: whoever asks knows that it is this user's, though the key of this machine does not show it
     :raises UsageError: when it is none, or damaged
     """
     try:
@@ -95,7 +165,7 @@ def read_group(path: Path) -> Group:
         seeds = tuple(seed for seed in content["seeds"] if isinstance(seed, int))
         paths = tuple(str(folder) for folder in content["import_paths"])
         signed = signature_of(_as_signed(content))
-        own = signed is not None and hmac.compare_digest(signed, str(content.get("signature")))
+        own = trust or (signed is not None and hmac.compare_digest(signed, str(content.get("signature"))))
         return Group(path.resolve(), seeds, dict(content["config"]), paths if own else (), own)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path / GROUP} cannot be read ({error}).", "`rlrun runs` lists the runs.") from None

@@ -11,10 +11,12 @@ from rlrun.config.locate import (
     configs_in,
     find_by_env,
     find_config,
+    find_matrix,
     folder_name,
     headline,
     shipped_configs,
     shipped_folder,
+    shipped_matrices,
     zoo_configs,
 )
 from rlrun.errors import UsageError
@@ -22,8 +24,9 @@ from rlrun.errors import UsageError
 
 def test_every_file_in_the_shipped_folder_has_a_name_that_finds_it() -> None:
     files = sorted(shipped_folder().rglob("*.yaml"))
-    shipped = {**shipped_configs(), **zoo_configs()}
+    shipped = {**shipped_configs(), **zoo_configs(), **shipped_matrices()}
     assert sorted(shipped.values()) == files
+    assert [find_matrix(name) for name in shipped_matrices()] == list(shipped_matrices().values())
     assert shipped_configs()
     assert [find_config(name) for name in shipped_configs()] == list(shipped_configs().values())
 
@@ -96,6 +99,8 @@ def test_configs_in_a_folder_are_named_by_env_and_algorithm(tmp_path: Path) -> N
     (tmp_path / "Env-v0" / "ppo-fast.yaml").touch()
     (tmp_path / "Env-v0" / "notes.txt").touch()
     (tmp_path / "stray.yaml").touch()
+    (tmp_path / "matrices").mkdir()
+    (tmp_path / "matrices" / "no-config.yaml").touch()
     (tmp_path / "Env-v0" / "deeper").mkdir()
     (tmp_path / "Env-v0" / "deeper" / "a2c.yml").touch()
     assert configs_in(tmp_path) == {

@@ -1,0 +1,457 @@
+"""Processes on the machines of a Ray cluster (https://docs.ray.io): each is a Ray task that asks for what it needs.
+
+Where a machine sees the run folder, on a shared file system, a process works in it. Where it does not, the process gets
+a copy in a temporary folder, and what it writes comes back with every checkpoint and at its end. When a machine is
+lost, its tasks are started again elsewhere and go on from what there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rlrun.console import note
+from rlrun.errors import MissingPackage, RlrunError, UsageError, did_you_mean, install_hint
+from rlrun.pool import Machines, Needs, Process, Task, ThisMachine, reason_of
+from rlrun.runs.directory import CHECKPOINTS
+from rlrun.runs.files import rename_into_place, write_whole
+from rlrun.runs.lock import FILE as LOCK
+
+PLACES = ("ray",)
+_MOST_LOSSES = 5
+_POLL, _LOOK = 0.2, 2.0  # seconds between looks at the process, and at its folder
+_TO_SAVE = 110.0  # seconds that an interrupted run may take to save its state
+# Ray sets the first to a task's cores; with another number of threads a run may end with other bits.
+_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@contextlib.contextmanager
+def machines_of(on: str | None, address: str | None = None) -> Iterator[Machines]:
+    """What ``--on`` and ``--address`` mean.
+
+    :param on: ``ray``; None: this machine
+    :raises UsageError: for anything else
+    :raises MissingPackage: without the extra ``ray``
+    """
+    if on is None:
+        if address is not None:
+            raise UsageError("--address is of a Ray cluster, and --on ray is missing.", "Add --on ray.")
+        yield ThisMachine()
+        return
+    if on not in PLACES:
+        raise UsageError(f'"{on}" is no place to train.', did_you_mean(on, PLACES) or "There is: --on ray")
+    cluster = RayCluster(address)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+class RayCluster:
+    """The machines of a Ray cluster.
+
+    :param address: ``host:port``; None: ``$RAY_ADDRESS``, else the cluster that this machine belongs to, else a cluster
+        of this machine alone
+    :param fetch: True: let processes work in temporary folders even where they see the run folder
+    :raises RlrunError: when no cluster answers
+    """
+
+    def __init__(self, address: str | None = None, fetch: bool = False) -> None:
+        self.at_a_time: int | None = None
+        self._fetch = fetch
+        self._ray = _imported(address)
+        self._warned: set[Needs] = set()
+        self._is_mine = not self._ray.is_initialized()
+        if self._is_mine:
+            _connect(self._ray, address)
+        self._stops: Any = None
+
+    def start(self, task: Task) -> Process:
+        """See :class:`rlrun.pool.Machines`."""
+        self._warn_if_nothing_fits(task)
+        if self._stops is None:
+            here = self._ray.get_runtime_context().get_node_id()
+            place = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
+            self._stops = self._ray.remote(num_cpus=0, max_concurrency=1_000, scheduling_strategy=place)(
+                _Stops
+            ).remote()
+        return _RayProcess(self._ray, task, self._stops, self._fetch)
+
+    def close(self) -> None:
+        """See :class:`rlrun.pool.Machines`."""
+        if self._stops is not None:
+            with contextlib.suppress(Exception):  # Ray may be gone
+                self._ray.kill(self._stops)
+        if self._is_mine:
+            self._ray.shutdown()
+
+    def _warn_if_nothing_fits(self, task: Task) -> None:
+        """Say it once: a cluster may be about to grow."""
+        needs = task.needs
+        wanted = {"CPU": needs.cores, "GPU": needs.gpus, "memory": needs.memory}
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        fits = any(all(node.get(name, 0) >= number for name, number in wanted.items()) for node in nodes)
+        if not fits and needs not in self._warned:
+            self._warned.add(needs)
+            asked = f"{needs.cores} cores, {needs.gpus} GPUs and {needs.memory / 1e9:.1f} GB"
+            note(f"warning: no machine of the cluster has {asked} as of now, so {task.name} waits for one.")
+
+
+def _imported(address: str | None) -> Any:
+    """Ray's module.
+
+    :raises MissingPackage: when it is not installed
+    """
+    if address is not None and address.startswith("ray://"):
+        hint = "Start rlrun on a machine of the cluster, as `ray job submit -- rlrun ...` does."
+        raise UsageError("rlrun does not speak Ray's client protocol (ray://).", hint)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError:
+        raise MissingPackage("--on ray needs Ray, which is not installed.", install_hint("ray")) from None
+    return ray
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = f"at {address}" if address else "here"
+        reason = " ".join(str(error).split())[:200]
+        raise RlrunError(f"No Ray cluster answers {where}: {reason}", "`ray status` says whether one runs.") from None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a machine needs to know of a task.
+
+    :ivar key: of this one start of the task
+    :ivar mark: a file in the task's folder; whoever sees it sees the folder
+    :ivar stops: says when it is to stop
+    :ivar files: a reference to the folder's files, in a list so that Ray sends them only to those who ask
+    """
+
+    task: Task
+    key: str
+    mark: str
+    stops: Any
+    files: list[Any]
+    variables: Mapping[str, str]
+    working_folder: str
+    was_lost: bool
+
+
+@dataclass(frozen=True)
+class _News:
+    """What a machine tells of a task.
+
+    :ivar code: the exit code, at the end
+    :ivar files: contents by their paths in the task's folder
+    :ivar gone: what is there no more
+    """
+
+    code: int | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    gone: tuple[str, ...] = ()
+
+
+class _Stops:
+    """An actor beside the process that started the tasks: it tells them when to stop.
+
+    Ray's own way, to cancel a task, would lose what the task still has to tell.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    async def ask(self, key: str, number: int) -> None:
+        """Send a task a signal."""
+        self._numbers[key] = number
+
+    async def wanted(self, key: str) -> int:
+        """The signal that a task gets, once it gets one; 0 when it has ended without."""
+        while key not in self._numbers:
+            await asyncio.sleep(_POLL)
+        return self._numbers[key]
+
+
+# -- here
+
+
+class _RayProcess:
+    """A Ray task, started again when its machine is lost."""
+
+    def __init__(self, ray: Any, task: Task, stops: Any, fetch: bool) -> None:
+        self._ray, self._task, self._stops, self._fetch = ray, task, stops, fetch
+        self._losses = 0
+        self._code: int | None = None
+        self._reason = ""
+        self._wanted: int | None = None
+        self._told: float | None = None  # the moment of time.monotonic at which it was told to stop
+        self._is_cancelled = False
+        self._mark = Path()
+        self.has_begun = False
+        self._try()
+
+    def _try(self) -> None:
+        try:
+            self._submit()
+        except (self._ray.exceptions.RayError, ConnectionError) as error:
+            self._end(1, f"the Ray cluster takes no task ({type(error).__name__})")
+
+    def _submit(self) -> None:
+        task, needs = self._task, self._task.needs
+        self.has_begun = False
+        task.folder.mkdir(parents=True, exist_ok=True)
+        self._mark = task.folder / f".{secrets.token_hex(8)}.tmp"
+        mark = "" if self._fetch else self._mark.name
+        self._mark.touch()
+        files = self._ray.put(_contents(task))
+        variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+        job = _Job(task, self._mark.name, mark, self._stops, [files], variables, os.getcwd(), self._losses > 0)
+        asked: dict[str, Any] = {"num_cpus": needs.cores, "num_gpus": needs.gpus, "memory": needs.memory or None}
+        remote = self._ray.remote(**asked, max_retries=0, num_returns="streaming", scheduling_strategy="SPREAD")(_work)
+        self._stream = remote.options(name=f"rlrun {task.name}").remote(job)
+
+    def poll(self) -> int | None:
+        """See :class:`rlrun.pool.Process`."""
+        if self._code is None:
+            self._hand_signal_on()
+        if self._code is None:
+            try:
+                self._listen()
+            except self._ray.exceptions.TaskCancelledError:
+                self._end(128 + (self._wanted or signal.SIGTERM), "cancelled")
+            except self._ray.exceptions.RayTaskError as error:
+                self._end(1, " ".join(str(error.cause or error).split())[-300:])
+            except (self._ray.exceptions.RayError, StopIteration) as error:
+                self._lose(error)
+        return self._code
+
+    def _listen(self) -> None:
+        while self._code is None and self._stream.next_ready():
+            news = self._ray.get(next(self._stream))
+            self.has_begun = True
+            _install(self._task, news)
+            if news.code is not None:
+                self._end(news.code, reason_of(news.code, self._task.log) if news.code else "")
+        if self._code is None and self._stream.is_finished():  # the last word was lost
+            raise StopIteration
+
+    def _lose(self, error: BaseException) -> None:
+        """The machine or the worker is gone."""
+        self._clear()
+        self._losses += 1
+        if self._wanted is not None:
+            self._end(128 + self._wanted, "interrupted")
+        elif self._losses > _MOST_LOSSES:
+            self._end(1, f"its process was lost {self._losses} times, the last time with {type(error).__name__}")
+        else:
+            note(f"{self._task.name}: its machine was lost ({type(error).__name__}); it goes on elsewhere")
+            self._try()
+
+    def _end(self, code: int, reason: str) -> None:
+        self._clear()
+        self._code, self._reason = code, reason
+
+    def _clear(self) -> None:
+        self._mark.unlink(missing_ok=True)
+        with contextlib.suppress(Exception):  # Ray may be gone
+            self._stops.ask.remote(self._mark.name, 0)  # nobody waits for this key any more
+
+    def _hand_signal_on(self) -> None:
+        if self._wanted is None or self._is_cancelled:
+            return
+        if self._wanted == signal.SIGKILL:
+            self._end(-signal.SIGKILL, "killed")
+            with contextlib.suppress(Exception):  # Ray may be gone
+                self._ray.cancel(self._stream, force=True)
+            return
+        if self._told is None and self.has_begun:
+            self._told = time.monotonic()
+            self._stops.ask.remote(self._mark.name, self._wanted)
+        elif self._told is None or time.monotonic() - self._told > _TO_SAVE:
+            self._is_cancelled = True
+            self._ray.cancel(self._stream, force=self._told is not None)
+
+    def reason(self) -> str:
+        """See :class:`rlrun.pool.Process`."""
+        return self._reason
+
+    def send_signal(self, number: int) -> None:
+        """See :class:`rlrun.pool.Process`; called in a signal handler, in which Ray must not be."""
+        self._wanted = number
+
+    def kill(self) -> None:
+        """See :class:`rlrun.pool.Process`; the next look does it, as it hands a signal on."""
+        self._wanted = signal.SIGKILL
+
+
+def _install(task: Task, news: _News) -> None:
+    """Write what came back; a checkpoint appears whole."""
+    allowed = (*task.parts, _log_part(task))
+    for name in (*news.files, *news.gone):
+        if ".." in Path(name).parts or not any(name == part or name.startswith(f"{part}/") for part in allowed):
+            raise RlrunError(f"A machine sent {name}, which is no part of {task.name}.", "Nothing of it was written.")
+    checkpoints: dict[Path, dict[str, bytes]] = {}
+    for name, content in news.files.items():
+        path = task.folder / name
+        if path.parent.parent.name == CHECKPOINTS:
+            checkpoints.setdefault(path.parent, {})[path.name] = content
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content)
+    for folder, files in checkpoints.items():
+        made = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+        made.mkdir(parents=True)
+        for name, content in files.items():
+            write_whole(made / name, content)
+        rename_into_place(made, folder)
+    for name in news.gone:
+        (task.folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it holds something else
+            (task.folder / name).parent.rmdir()
+
+
+# -- on both sides
+
+
+def _log_part(task: Task) -> str:
+    return task.log.relative_to(task.folder).as_posix()
+
+
+def _contents(task: Task) -> dict[str, bytes]:
+    """What a process needs to find in its folder: the files there, and the task's parts."""
+    own = {path.name: path.read_bytes() for path in task.folder.iterdir() if path.is_file() and path.suffix != ".tmp"}
+    return {**own, **_Courier(task.folder, task.parts).news().files}
+
+
+class _Courier:
+    """Knows which files of a folder have changed since the last time.
+
+    :param parts: of the folder that count
+    """
+
+    def __init__(self, folder: Path, parts: tuple[str, ...]) -> None:
+        self._folder, self._parts = folder, parts
+        self._sent: dict[str, tuple[int, int]] = {}
+
+    def note(self) -> None:
+        """Take what there is for sent."""
+        self._sent = {name: stamp for name, _, stamp in self._listed()}
+
+    def news(self, code: int | None = None) -> _News:
+        """Changed files. Checkpoints are read first: the CSV files then hold at least what belongs to them."""
+        files: dict[str, bytes] = {}
+        now: dict[str, tuple[int, int]] = {}
+        for name, path, stamp in sorted(self._listed(), key=lambda item: CHECKPOINTS not in item[1].parts):
+            now[name] = stamp
+            if self._sent.get(name) != stamp:
+                try:
+                    files[name] = path.read_bytes()
+                except FileNotFoundError:  # pruned at this moment
+                    del now[name]
+        gone = tuple(name for name in self._sent if name not in now)
+        self._sent = now
+        return _News(code, files, gone)
+
+    def checkpoints(self) -> set[str]:
+        """The checkpoints that there are."""
+        folders = [folder for part in self._parts for folder in self._folder.glob(f"{part}/{CHECKPOINTS}/[!.]*")]
+        return {str(folder) for folder in folders}
+
+    def _listed(self) -> Iterator[tuple[str, Path, tuple[int, int]]]:
+        for part in self._parts:
+            top = self._folder / part
+            for path in [top] if top.is_file() else sorted(top.rglob("*")):
+                name = path.relative_to(self._folder)
+                if path.name == LOCK or any(piece.startswith(".") for piece in name.parts):
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    if path.is_file():
+                        status = path.stat()
+                        yield name.as_posix(), path, (status.st_mtime_ns, status.st_size)
+
+
+# -- on the machine
+
+
+def _work(job: _Job) -> Iterator[_News]:
+    """The Ray task: run the process, and send what it writes if nobody else sees it."""
+    task = job.task
+    if job.mark and (task.folder / job.mark).exists():
+        yield from _run(job, task, ship=False)
+        return
+    with tempfile.TemporaryDirectory(prefix="rlrun-", ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch, *task.folder.parts[-3:])
+        for name, content in _files_of(job).items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        yield from _run(job, replace(task, folder=folder, log=folder / _log_part(task)), ship=True)
+
+
+def _files_of(job: _Job) -> dict[str, bytes]:
+    import ray
+
+    return dict(ray.get(job.files[0]))
+
+
+def _run(job: _Job, task: Task, ship: bool) -> Iterator[_News]:
+    courier = _Courier(task.folder, (*task.parts, _log_part(task)))
+    courier.note()
+    process = _started(job, task)
+    known, looked = courier.checkpoints(), time.monotonic()
+    stop = job.stops.wanted.remote(job.key).future()  # a future: waiting for it in Ray would free this task's cores
+    is_told = False
+    try:
+        yield _News()
+        while process.poll() is None:
+            time.sleep(_POLL)
+            if not is_told and stop.done() and stop.exception() is None:
+                is_told = True
+                process.send_signal(stop.result())
+            if ship and time.monotonic() - looked > _LOOK:
+                looked = time.monotonic()
+                if (now := courier.checkpoints()) != known:
+                    known = now
+                    yield courier.news()
+    except KeyboardInterrupt:  # Ray cancels a task that has just begun
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_TO_SAVE)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    yield courier.news(process.returncode) if ship else _News(process.returncode)
+
+
+def _started(job: _Job, task: Task) -> subprocess.Popen[bytes]:
+    arguments = (*task.arguments, *(task.after_loss if job.was_lost else ()))
+    variables = {name: value for name, value in os.environ.items() if name not in _VARIABLES}
+    folder = job.working_folder if os.path.isdir(job.working_folder) else None
+    task.log.parent.mkdir(parents=True, exist_ok=True)
+    with task.log.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", task.module, str(task.folder), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            env={**variables, **job.variables},
+            start_new_session=True,
+        )
