@@ -21,6 +21,7 @@ _FEW = 20  # episodes below which nothing can be said of a trend
 _EARLY, _DONE = 0.3, 0.95  # parts of the budget
 _P_VALUE = 0.01
 _SIGMAS = 3.0
+_WITH_REPLAY = ("dqn", "ddpg", "sac", "td3", "tqc")
 _HINDSIGHT = "--set hyperparameters.replay_buffer_class=HerReplayBuffer"
 _WIDEST, _MOST_UNLIKE = 100.0, 1_000.0  # spans of observations that a network can take as they are
 
