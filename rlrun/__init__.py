@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from rlrun.smoketest import smoke
     from rlrun.training.zoo import ZooEntry
     from rlrun.training.zoo_import import import_zoo
+    from rlrun.tuning.study import tune
 
 __all__ = [
     "Run",
@@ -76,6 +77,7 @@ __all__ = [
     "train",
     "train_seeds",
     "trust",
+    "tune",
     "verify",
 ]
 
@@ -86,6 +88,7 @@ _ELSEWHERE = {
     "resume_group": "rlrun.seeds",
     "smoke": "rlrun.smoketest",
     "train_seeds": "rlrun.seeds",
+    "tune": "rlrun.tuning.study",
 }
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ConfigLike = Union[str, Path, Mapping[str, Any], "ZooEntry"]
 RUNS = "runs"
 # A requeued job may get another machine, and another time limit.
-_MAY_DIFFER = {"max_time", "threads", "device"}
+_MAY_DIFFER = {"max_time", "threads", "device", "search"}
 
 
 def train(

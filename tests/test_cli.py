@@ -27,7 +27,7 @@ HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "yam
 COMMANDS = (
     *("train", "resume", "eval", "check", "configs", "init", "schema"),
     *("check-env", "runs", "show", "inspect", "trust", "prune", "export", "doctor", "bench", "smoke", "import-zoo"),
-    *("video", "watch", "package", "push", "pull", "verify", "compare", "plot", "diff"),
+    *("video", "watch", "package", "push", "pull", "verify", "compare", "plot", "diff", "tune"),
 )
 PLAIN = """\
 algo: ppo

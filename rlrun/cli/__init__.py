@@ -11,6 +11,8 @@ from rlrun.cli import runs  # isort: split
 
 from rlrun.cli import evidence  # isort: split
 
+from rlrun.cli import tuning  # isort: split
+
 from rlrun.cli import hub  # isort: split
 
 from rlrun.cli import exporting  # isort: split
@@ -33,6 +35,7 @@ __all__ = [
     "run",
     "runs",
     "training",
+    "tuning",
     "videos",
     "zoo",
 ]

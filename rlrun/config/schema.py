@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from rlrun.config.search import parse_range
+
 
 def whole_number(value: Any) -> Any:
     """``1e6`` is a float in YAML; where a whole number is meant, it is one."""
@@ -26,6 +28,14 @@ Float = Annotated[float, BeforeValidator(_as_float)]
 Positive = Annotated[Int, Field(gt=0)]
 NotNegative = Annotated[Int, Field(ge=0)]
 Budget = Annotated[Positive, Field(le=10**12)]  # more is a slip of the finger
+
+
+def _checked_range(value: Any) -> Any:
+    parse_range(value)
+    return value
+
+
+SearchRange = Annotated[dict[str, Any], BeforeValidator(_checked_range)]
 Copies = Annotated[Positive, Field(le=4096)]  # of an env: many more are a slip of the finger, and take hours to build
 
 
@@ -214,6 +224,12 @@ class Config(Section):
     init_from: str | None = Field(None, description="Start from the weights of this run or SB3 zip.")
     max_time: Annotated[Float, Field(gt=0)] | None = Field(
         None, description="Stop cleanly after this long: seconds, or a string such as `3h50m`."
+    )
+
+    search: dict[str, SearchRange] | None = Field(
+        None,
+        description="What `rlrun tune` searches, instead of the algorithm's own table: "
+        "`{learning_rate: {log: [1e-5, 1e-2]}}`. Training passes over it.",
     )
 
     @field_validator("normalize", mode="before")
