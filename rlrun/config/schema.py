@@ -11,8 +11,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from rlrun.config.search import parse_range
-
 
 def whole_number(value: Any) -> Any:
     """``1e6`` is a float in YAML; where a whole number is meant, it is one."""
@@ -28,14 +26,6 @@ Float = Annotated[float, BeforeValidator(_as_float)]
 Positive = Annotated[Int, Field(gt=0)]
 NotNegative = Annotated[Int, Field(ge=0)]
 Budget = Annotated[Positive, Field(le=10**12)]  # more is a slip of the finger
-
-
-def _checked_range(value: Any) -> Any:
-    parse_range(value)
-    return value
-
-
-SearchRange = Annotated[dict[str, Any], BeforeValidator(_checked_range)]
 Copies = Annotated[Positive, Field(le=4096)]  # of an env: many more are a slip of the finger, and take hours to build
 
 
@@ -226,7 +216,7 @@ class Config(Section):
         None, description="Stop cleanly after this long: seconds, or a string such as `3h50m`."
     )
 
-    search: dict[str, SearchRange] | None = Field(
+    search: dict[str, dict[str, Any]] | None = Field(
         None,
         description="What `rlrun tune` searches, instead of the algorithm's own table: "
         "`{learning_rate: {log: [1e-5, 1e-2]}}`. Training passes over it.",

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,19 @@ def label(choice: Any) -> Any:
     return choice if choice is None or isinstance(choice, bool | int | float | str) else json.dumps(choice)
 
 
+def ranges(written: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each range that a section ``search`` writes, with its path: names may be dotted, or sections in sections.
+
+    A range holds a list; a section holds ranges and sections.
+    """
+    for name, inner in written.items():
+        here = (*path, str(name))
+        if isinstance(inner, Mapping) and inner and all(isinstance(item, Mapping) for item in inner.values()):
+            yield from ranges(inner, here)
+        else:
+            yield here, inner
+
+
 def parse_range(written: Any) -> Range:
     """The range that a config writes.
 
@@ -73,8 +86,8 @@ def parse_range(written: Any) -> Range:
         raise ValueError(f"must be one form with its values, such as {{log: [1e-5, 1e-2]}}, not {shown(written)}")
     ((form, given),) = written.items()
     if form not in FORMS:
-        near = did_you_mean(str(form), FORMS) or f"Known: {', '.join(FORMS)}"
-        raise ValueError(f'there is no form "{form}". {near.removesuffix("?")}' + ("?" if near.endswith("?") else ""))
+        near = did_you_mean(str(form), FORMS).replace("Did", "did") or f"there are {', '.join(FORMS)}"
+        raise ValueError(f'there is no form "{form}" ({near})')
     if form == "choice":
         return Range(form, choices=_choices(given))
     low, high = _ends(form, given)
@@ -114,6 +127,7 @@ def _ends(form: str, given: Any) -> tuple[float, float]:
 _SECTIONS = ("env", "hyperparameters", "normalize")
 
 
-def full_name(name: str) -> str:
+def full_name(path: tuple[str, ...]) -> str:
     """The dotted key of a config that a name in ``search`` means: ``gamma`` is ``hyperparameters.gamma``."""
+    name = ".".join(path)
     return name if name.partition(".")[0] in _SECTIONS else f"hyperparameters.{name}"

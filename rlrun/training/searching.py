@@ -10,7 +10,7 @@ from rlrun.algorithms.hyperparameters import resolve
 from rlrun.algorithms.registry import Algorithm
 from rlrun.algorithms.search_spaces import SEARCH_SPACES
 from rlrun.config.loading import Override, Source, apply_overrides, dotted, validate
-from rlrun.config.search import Range, full_name, parse_range
+from rlrun.config.search import Range, full_name, parse_range, ranges
 from rlrun.errors import ConfigError, Problem, UsageError
 
 # Parts of `env` that make another task, or that say where it is simulated.
@@ -18,7 +18,7 @@ _NOT_SEARCHED = ("env.id", "env.vec", "env.imports", "env.worker_timeout", "env.
 
 
 def check_search(source: Source, algorithm: Algorithm) -> list[Problem]:
-    """What is wrong with a config's own search space; the forms themselves are the schema's to check."""
+    """What is wrong with a config's own search space."""
     written = source.values.get("search")
     if written is None or not isinstance(written, dict):
         return []
@@ -26,23 +26,28 @@ def check_search(source: Source, algorithm: Algorithm) -> list[Problem]:
         hint = "Name a hyperparameter, or leave the section out for the algorithm's own."
         return [source.problem(("search",), "the search space is empty.", hint)]
     problems, seen = [], dict[str, str]()
-    for name, form in written.items():
-        path, key = ("search", name), full_name(str(name))
+    for inner, form in ranges(written):
+        if not isinstance(form, Mapping):
+            continue  # the schema says it
+        path, name, key = ("search", *inner), dotted(inner), full_name(inner)
         twice = next((other for full, other in seen.items() if _overlap(full, key)), None)
+        seen.setdefault(key, name)
         if twice is not None:
             problems.append(source.problem(path, f'"{name}" overlaps "{twice}".', "Name each value once."))
-            continue
-        seen[key] = str(name)
-        if any(f"{key}.".startswith(f"{fixed}.") for fixed in _NOT_SEARCHED) or key in ("env", "hyperparameters"):
+        elif any(f"{key}.".startswith(f"{fixed}.") for fixed in _NOT_SEARCHED) or key in ("env", "hyperparameters"):
             hint = "A search may change hyperparameters, normalize, and the env's copies, keywords and wrappers."
             problems.append(source.problem(path, f'"{name}" cannot be searched.', hint))
-            continue
-        try:
-            found = parse_range(form)
-        except ValueError:
-            continue  # the schema says it
-        problems += _name_problems(source, algorithm, path, key, found)
+        else:
+            problems += _range_problems(source, algorithm, path, key, form)
     return problems
+
+
+def _range_problems(source: Source, algorithm: Algorithm, path: tuple[str, ...], key: str, form: Any) -> list[Problem]:
+    try:
+        searched = parse_range(form)
+    except ValueError as error:
+        return [source.problem(path, f"{error}.")]
+    return _name_problems(source, algorithm, path, key, searched)
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -88,8 +93,8 @@ def search_space(source: Source, algorithm: Algorithm) -> dict[str, Range]:
     """
     written = source.values.get("search")
     if written:
-        return {full_name(name): parse_range(form) for name, form in written.items()}
-    table = {full_name(name): parse_range(form) for name, form in SEARCH_SPACES.get(algorithm.name, {}).items()}
+        return {full_name(path): parse_range(form) for path, form in ranges(written)}
+    table = {full_name((name,)): parse_range(form) for name, form in SEARCH_SPACES.get(algorithm.name, {}).items()}
     path = ("search",)
     space = {key: found for key, found in table.items() if not _name_problems(source, algorithm, path, key, found)}
     if not space:

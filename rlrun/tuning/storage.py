@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlrun.config.loading import dotted, leaves
 from rlrun.errors import UsageError, shown
 from rlrun.runs.lock import Holder
 from rlrun.runs.trust import signature_of
@@ -138,11 +139,11 @@ def _as_signed(storage: str, name: str, nonce: str) -> bytes:
 
 
 def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
-    changed = next((key for key in {**before, **now} if before.get(key) != now.get(key)), None)
+    old, new = ({dotted(path): value for path, value in leaves(settings)} for settings in (before, now))
+    changed = next((key for key in {**old, **new} if old.get(key) != new.get(key)), None)
     if changed is not None:
-        message = (
-            f"The study {name} has another {changed}: {shown(before.get(changed))}, not {shown(now.get(changed))}."
-        )
+        values = f"{shown(old.get(changed))}, not {shown(new.get(changed))}"
+        message = f"The study {name} has another {changed.removeprefix('config.')}: {values}."
         raise UsageError(message, "Go on with the study's own settings, or choose another --name.")
 
 

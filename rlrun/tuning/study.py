@@ -85,7 +85,9 @@ class Settings:
         for name, low in least.items():
             if getattr(self, name) < low:
                 flag = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{flag} is {getattr(self, name)}, and must be {low} or more.", "Give it another.")
+                raise UsageError(
+                    f"{flag} is {getattr(self, name)}, and must be {low} or more.", f"For instance {flag} 5."
+                )
         if self.timeout is not None and self.timeout <= 0:
             raise UsageError(
                 f"--timeout is {self.timeout:g} seconds, and must be longer than that.", "For instance 15m."

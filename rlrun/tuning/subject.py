@@ -104,4 +104,4 @@ class Subject:
         """What everyone who joins the study must agree on, as plain values."""
         config = self.trial_config({}, self.plan.config.seed)
         space = {key: [r.form, list(r.choices) or [r.low, r.high]] for key, r in self.space.items()}
-        return {"config": config, "search space": space, "number of seeds per trial": seeds_per_trial}
+        return {"config": config, "search": space, "seeds_per_trial": seeds_per_trial}
