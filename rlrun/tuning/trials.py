@@ -149,7 +149,7 @@ class Search:
         step = self._subject.step(len(running.scores), message["evaluated"])
         running.trial.report(sum(scores) / len(scores), step)
         is_last = step >= self._subject.steps_per_seed * len(running.seeds)
-        return not is_last and running.trial.should_prune()
+        return not is_last and bool(running.trial.should_prune())  # NumPy's, at times
 
     def _end(self, worker: Worker, message: dict[str, Any] | None) -> None:
         running: _Running = worker.task
