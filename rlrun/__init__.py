@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from rlrun.smoketest import smoke
     from rlrun.training.zoo import ZooEntry
     from rlrun.training.zoo_import import import_zoo
+    from rlrun.tuning.study import tune
 
 __all__ = [
     "Run",
@@ -82,6 +83,7 @@ __all__ = [
     "train_matrix",
     "train_seeds",
     "trust",
+    "tune",
     "verify",
     "why",
 ]
@@ -95,6 +97,7 @@ _ELSEWHERE = {
     "smoke": "rlrun.smoketest",
     "train_matrix": "rlrun.matrices.training",
     "train_seeds": "rlrun.seeds",
+    "tune": "rlrun.tuning.study",
 }
 
 

@@ -338,3 +338,40 @@ def seeds_reporter(silent: bool = False) -> SeedsLines | SeedsTable:
     if silent:
         return _SilentSeeds()
     return SeedsTable() if sys.stderr.isatty() else SeedsLines()
+
+
+class StudyLines:
+    """A study's progress as lines on stderr, one whenever a trial ends."""
+
+    def started(self, study: Path, total: int, jobs: int) -> None:
+        """See rlrun.tuning.study.StudyReporter."""
+        note(f"{total} trials, {jobs} at a time, in {study}")
+
+    def trial(self, progress: Any) -> None:
+        """See rlrun.tuning.study.StudyReporter."""
+        what = progress.state if progress.value is None else number(progress.value)
+        text = f"{progress.ended}/{progress.total}  trial {progress.number}: {what}"
+        if progress.best is not None:
+            text += f" (best {number(progress.best[0])}, trial {progress.best[1]})"
+        values = ", ".join(f"{name}={value}" for name, value in progress.values.items())
+        note(f"{text}  {values}".rstrip())
+
+    def said(self, message: str) -> None:
+        """See rlrun.tuning.study.StudyReporter."""
+        note(message)
+
+
+class _SilentStudy(StudyLines):
+    def started(self, study: Path, total: int, jobs: int) -> None:
+        """Nothing."""
+
+    def trial(self, progress: Any) -> None:
+        """Nothing."""
+
+    def said(self, message: str) -> None:
+        """Nothing."""
+
+
+def study_reporter(silent: bool = False) -> StudyLines:
+    """Lines, or nothing."""
+    return _SilentStudy() if silent else StudyLines()

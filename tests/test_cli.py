@@ -28,7 +28,7 @@ COMMANDS = (
     *("train", "resume", "eval", "check", "configs", "init", "schema"),
     *("check-env", "runs", "show", "inspect", "trust", "prune", "export", "doctor", "bench", "smoke", "import-zoo"),
     *("video", "watch", "package", "push", "pull", "verify", "compare", "plot", "diff"),
-    *("report", "why", "matrix"),
+    *("report", "why", "matrix", "tune"),
 )
 PLAIN = """\
 algo: ppo

@@ -13,6 +13,8 @@ from rlrun.cli import evidence  # isort: split
 
 from rlrun.cli import matrix  # isort: split
 
+from rlrun.cli import tuning  # isort: split
+
 from rlrun.cli import hub  # isort: split
 
 from rlrun.cli import exporting  # isort: split
@@ -36,6 +38,7 @@ __all__ = [
     "run",
     "runs",
     "training",
+    "tuning",
     "videos",
     "zoo",
 ]

@@ -36,7 +36,7 @@ ZOO_HABITS = {
     "--load-best": "rlrun calls it --checkpoint best.",
     "--exp-id": "rlrun takes a run directory, a unique part of its name, or latest.",
     "--no-render": "rlrun eval does not render.",
-    "--optimize": "rlrun tunes with its own command.",
+    "--optimize": "rlrun tunes with its own command: rlrun tune CONFIG --trials 100",
     "--gym-packages": "rlrun writes --set 'env.imports=[package]'.",
     "--eval-env-kwargs": "rlrun writes --set evaluation.env_kwargs.x=1",
     "--n-eval-envs": "rlrun writes --set evaluation.n_envs=N.",

@@ -217,6 +217,12 @@ class Config(Section):
         None, description="Stop cleanly after this long: seconds, or a string such as `3h50m`."
     )
 
+    search: dict[str, dict[str, Any]] | None = Field(
+        None,
+        description="What `rlrun tune` searches, instead of the algorithm's own table: "
+        "`{learning_rate: {log: [1e-5, 1e-2]}}`. Training passes over it.",
+    )
+
     @field_validator("normalize", mode="before")
     @classmethod
     def _switch(cls, value: Any) -> Any:

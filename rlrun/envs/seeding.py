@@ -13,6 +13,7 @@ EVALUATION              resets of ``rlrun eval``'s envs                         
 LEARNER                 torch, NumPy and Python generators, action-space sampling     cut
 POLICY                  actions of a stochastic policy while it is evaluated          none
 VIDEO                   resets of the envs that are filmed or watched                 none
+TUNING                  run seeds of trials and of re-tests, a study's sampler        what for
 ======================  ============================================================  ==================
 
 ``cut`` is the number of timesteps at which the training envs were last built anew: 0, or a checkpoint's.
@@ -41,6 +42,7 @@ class Stream(enum.IntEnum):
     LEARNER = 3
     POLICY = 4
     VIDEO = 5
+    TUNING = 6
 
 
 def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:

@@ -50,7 +50,10 @@ class Difference:
 def difference(first: RunDirectory, second: RunDirectory) -> Difference:
     """What differs between two runs."""
     configs = [
-        {dotted(path): value for path, value in leaves(run.config().model_dump(by_alias=True, mode="json"))}
+        {
+            dotted(path): value
+            for path, value in leaves(run.config().model_dump(by_alias=True, mode="json", exclude={"search"}))
+        }
         for run in (first, second)
     ]
     one, other = first.manifest(), second.manifest()

@@ -20,7 +20,7 @@ from rlrun.runs.groups import find_group, is_group, read_group
 from rlrun.runs.summary import stored_results
 
 _LAST = 100  # episodes of a Monitor file that count as its score
-_UNALIKE = ("seed", "threads", "device", "max_time")  # may differ within a group
+_UNALIKE = ("seed", "threads", "device", "max_time", "search")  # may differ within a group
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ GROUP = "group.json"  # in the folder of a group of runs
 POINTERS = ("best", "final", "latest")
 SCHEMA_VERSION = 1
 # Of a config: a requeued job may get another machine, and another time limit.
-MAY_DIFFER = ("max_time", "threads", "device")
+MAY_DIFFER = ("max_time", "threads", "device", "search")
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def difference_from(group: Group, config: Config) -> tuple[str, Any, Any] | None
     :return: its key, the group's value and the config's; None when there is none
     """
     before, now = (
-        {dotted(path): value for path, value in leaves(values) if dotted(path) not in MAY_DIFFER}
+        {dotted(path): value for path, value in leaves(values) if path[0] not in MAY_DIFFER}
         for values in (group.values, _shared_values(config))
     )
     changed = next((key for key in {**before, **now} if before.get(key) != now.get(key)), None)

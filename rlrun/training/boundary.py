@@ -62,6 +62,7 @@ class Boundary(BaseCallback):
     :ivar ended_by: why training is over; empty while it is not
     """
 
+    saves = True
     reads_transitions_only = True  # of the locals of a rollout; says to rlrun.accelerate what it need not compute
 
     def __init__(
@@ -158,14 +159,18 @@ class Boundary(BaseCallback):
             self.model.dump_logs()
         self._visited, self._is_in_boundary, self.ended_by = now, False, ended_by
         if checkpoint_due or is_best:
-            self.save(scheduled=True, resumable=checkpoint_due)
-            for name in [*(["best"] if is_best else []), *(["final"] if ended_by else [])]:
-                self.run.point(name, now)
-            prune_checkpoints(self.run, settings.checkpoint.keep)
+            self._keep(now, [*(["best"] if is_best else []), *(["final"] if ended_by else [])], checkpoint_due)
         if checkpoint_due and settings.checkpoint.exact and not ended_by:
             self.cut(now)
             return True
         return False
+
+    def _keep(self, now: int, pointers: list[str], resumable: bool) -> None:
+        """Write a checkpoint, and let pointers name it."""
+        self.save(scheduled=True, resumable=resumable)
+        for name in pointers:
+            self.run.point(name, now)
+        prune_checkpoints(self.run, self.config.checkpoint.keep)
 
     def _say_where_it_is(self, now: int) -> None:
         """For `rlrun show`, now and then."""

@@ -26,6 +26,7 @@ from rlrun.algorithms.hyperparameters import (
 )
 from rlrun.algorithms.registry import Algorithm, algorithms
 from rlrun.config.schema import Config
+from rlrun.config.search import FORMS
 from rlrun.config.signatures import accepts_schedule, expected_class, keyword_parameters
 from rlrun.envs.wrappers import KNOWN
 from rlrun.training.trackers import tracker_names
@@ -42,6 +43,12 @@ _UNDERSCORED = "^[0-9]+_[0-9_]*$"
 _BOUND_WORDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
 _PARAM = re.compile(r"^:param (\w+):(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 _NUMBERS = {"type": "array", "items": {"type": "number"}}
+_ENDS = {
+    "type": "array",
+    "items": {"type": ["number", "string"], "pattern": _UNDERSCORED},
+    "minItems": 2,
+    "maxItems": 2,
+}
 _DEFINITIONS: Schema = {
     "class_path": {
         "description": "`package.module:Name`",
@@ -62,6 +69,26 @@ _DEFINITIONS: Schema = {
         "maxProperties": 1,
     },
 }
+_DEFINITIONS["search_range"] = {
+    "description": "`{log: [1e-5, 1e-2]}`, `{choice: [8, 16]}` or a section of such ranges.",
+    "anyOf": [
+        *(
+            {
+                "type": "object",
+                "properties": {form: {"type": "array", "minItems": 1} if form == "choice" else _ENDS},
+                "required": [form],
+                "additionalProperties": False,
+            }
+            for form in FORMS
+        ),
+        {
+            "type": "object",
+            "minProperties": 1,
+            "propertyNames": {"not": {"enum": list(FORMS)}},
+            "additionalProperties": {"$ref": "#/$defs/search_range"},
+        },
+    ],
+}
 
 
 def config_schema() -> Schema:
@@ -76,6 +103,7 @@ def config_schema() -> Schema:
     properties["algo"]["enum"] = list(known)
     properties["normalize"]["anyOf"].append({"type": "boolean"})
     properties["max_time"]["anyOf"].append({"type": "string", "pattern": _DURATION, "minLength": 1})
+    properties["search"]["anyOf"][0]["additionalProperties"] = {"$ref": "#/$defs/search_range"}
     definitions["EarlyStopConfig"]["anyOf"] = [{"required": ["mean_return"]}, {"required": ["patience"]}]
     wrapper = {"anyOf": [{"enum": list(KNOWN)}, _CLASS_PATH]}
     _add_short_forms(definitions, "WrapperConfig", wrapper, list(KNOWN))

@@ -28,6 +28,7 @@ from rlrun.runs.directory import find_run
 from rlrun.runs.load import read_parent, start_from
 from rlrun.training.probing import probe
 from rlrun.training.resolving import resolved
+from rlrun.training.searching import check_search
 from rlrun.training.trackers import check_trackers
 
 
@@ -101,7 +102,7 @@ def make_plan(
     if algorithm is not None:
         problems = [_as_hyperparameter(problem, algorithm) for problem in problems]
         config, errors, warnings = _check_keywords(source, config, algorithm, facts)
-        problems += errors
+        problems += [*errors, *check_search(source, algorithm)]
         if venv is not None and facts is not None and not problems:
             problems += _trial(source, config, algorithm, venv, facts.n_envs)
     if problems or algorithm is None:

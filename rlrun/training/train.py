@@ -60,12 +60,21 @@ class _Session:
     notes: tuple[str, ...]
 
 
-def start(plan: Plan, root: Path, name: str | None, reporter: Reporter, began: float, group: str = "") -> RunDirectory:
+def start(
+    plan: Plan,
+    root: Path,
+    name: str | None,
+    reporter: Reporter,
+    began: float,
+    group: str = "",
+    boundary: type[Boundary] = Boundary,
+) -> RunDirectory:
     """Train from the beginning.
 
     :param root: where run directories are made
     :param began: the moment of ``time.monotonic`` that the config's ``max_time`` counts from
     :param group: the folder of a group of runs, in which it is made
+    :param boundary: what happens between two rollouts
     :return: the run, finished
     :raises UsageError: before anything was created
     :raises RlrunError: when training failed; the run directory stays
@@ -73,7 +82,8 @@ def start(plan: Plan, root: Path, name: str | None, reporter: Reporter, began: f
     """
     with _session(plan.config, plan.recipe) as session:
         parent = _initialise(session, plan.config)
-        require_space(root, session.model, plan.config)
+        if boundary.saves:
+            require_space(root, session.model, plan.config)
         notes = (*plan.notes, described(session.model, plan.config.accelerate), *session.notes)
         run = RunDirectory.create(root, plan.config, name, _description(plan, parent, notes), group)
         if not sign(run) and named_code(plan.config):
@@ -82,7 +92,7 @@ def start(plan: Plan, root: Path, name: str | None, reporter: Reporter, began: f
         with locked(run.path) as lock:
             for warning in plan.warnings:
                 reporter.said(f"warning: {warning}")
-            _train(session, run, reporter, lock, notes, None, began)
+            _train(session, run, reporter, lock, notes, None, began, boundary)
     return run
 
 
@@ -182,13 +192,14 @@ def _train(
     notes: tuple[str, ...],
     checkpoint: Checkpoint | None,
     began: float,
+    kind: type[Boundary] = Boundary,
 ) -> None:
     config, model = session.config, session.model
     done_before = checkpoint.timesteps if checkpoint else 0
     files = RunFiles(run.path, keep_until=done_before)
     model.set_logger(Logger(str(run.path), _open_writers(config, run, files, checkpoint)))
     stops = Stops(config.max_time, began, lock)
-    boundary = Boundary(config, run, session.recipe, session.envs, files, reporter, stops, began, checkpoint)
+    boundary = kind(config, run, session.recipe, session.envs, files, reporter, stops, began, checkpoint)
 
     def finish(status: str, **more: Any) -> None:
         run.update_manifest({"status": status, "timesteps": model.num_timesteps, "seconds": boundary.seconds, **more})

@@ -1,0 +1,290 @@
+"""The study on disk: opened, shared by processes and machines, cleared of trials whose process is gone.
+
+Optuna's journal file has no heartbeat, so each trial says which process looks after it (the holder of
+:mod:`rlrun.runs.lock`) and that one changes a number now and then. A trial that was killed is set aside and its
+values are put in line again: it does not count, so the study ends with as many trials as were asked for.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+import re
+import secrets
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlrun.config.loading import dotted, leaves
+from rlrun.errors import UsageError, shown
+from rlrun.runs.lock import Holder
+from rlrun.runs.trust import signature_of
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.storages import BaseStorage
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial, Trial
+
+JOURNAL = "journal.log"
+ATTEMPTS = 3  # of a trial whose process is killed: its values may be what kills it
+_BEAT = 60.0  # seconds
+# Names of what rlrun keeps with a study or a trial.
+_SETTINGS, _MAKER, _HOLDER, _BEATS = "rlrun:settings", "rlrun:maker", "rlrun:holder", "rlrun:beats"
+_GONE, _ATTEMPT = "rlrun:gone", "rlrun:attempt"
+VALUES, REASON, SEEDS, SCORES, SECONDS = "values", "reason", "seeds", "scores", "seconds"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Optuna's own notes: rlrun says what is worth saying."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            optuna.logging.set_verbosity(before)
+
+
+def is_address(text: str) -> bool:
+    """Whether a storage is a database's address rather than a file."""
+    return "://" in text
+
+
+def shown_storage(text: str) -> str:
+    """A storage without the password that an address may hold."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", text)
+
+
+def open_storage(text: str) -> BaseStorage:
+    """A journal file, or the database at an address.
+
+    :raises UsageError: when it cannot be opened
+    """
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+    try:
+        if is_address(text):
+            return RDBStorage(text)
+        _mend(Path(text))
+        lock = JournalFileOpenLock(text) if os.name == "nt" else None
+        return JournalStorage(JournalFileBackend(text, lock_obj=lock))
+    except Exception as error:  # SQLAlchemy, its drivers and broken files raise errors of many kinds
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        hint = "Name a journal file, or an address such as sqlite:///study.db."
+        raise UsageError(f"The storage {shown_storage(text)} cannot be opened: {reason.rstrip('.')}.", hint) from error
+
+
+def _mend(path: Path) -> None:
+    """Remove the torn last line of a journal whose writer was killed; others could not read past it."""
+    from optuna.storages.journal import JournalFileOpenLock, JournalFileSymlinkLock
+
+    if not path.is_file() or _ends_well(path):
+        return
+    lock = JournalFileOpenLock(str(path)) if os.name == "nt" else JournalFileSymlinkLock(str(path))
+    lock.acquire()
+    try:
+        if not _ends_well(path):  # else it was being written
+            content = path.read_bytes()
+            os.truncate(path, content.rfind(b"\n") + 1)
+    finally:
+        lock.release()
+
+
+def _ends_well(path: Path) -> bool:
+    with path.open("rb") as stream:
+        if stream.seek(0, os.SEEK_END) == 0:
+            return True
+        stream.seek(-1, os.SEEK_END)
+        return stream.read() == b"\n"
+
+
+def open_study(storage: str, name: str, settings: Mapping[str, Any], resume: bool) -> Study:
+    """A study of a storage, made if it is not there.
+
+    :param settings: plain values that everyone who joins must share
+    :param resume: join a study that is there
+    :raises UsageError: when there is one and ``resume`` is not given, or it is of another config
+    """
+    import optuna
+
+    opened = open_storage(storage)
+    try:
+        study = optuna.create_study(storage=opened, study_name=name, direction="maximize", load_if_exists=resume)
+    except optuna.exceptions.DuplicatedStudyError:
+        message = f"There is a study {name} in {shown_storage(storage)} already."
+        raise UsageError(message, "Choose another --name; --resume goes on with it.") from None
+    if _SETTINGS not in study.user_attrs:
+        nonce = secrets.token_hex(8)
+        study.set_user_attr(_MAKER, [nonce, signature_of(_as_signed(storage, name, nonce))])
+        study.set_user_attr(_SETTINGS, dict(settings))
+    _require_same(study.user_attrs[_SETTINGS], settings, name)
+    return study
+
+
+def _as_signed(storage: str, name: str, nonce: str) -> bytes:
+    # With the place: a study of one's own that someone sends back may hold what that one wrote into it.
+    place = f"{storage} {os.getcwd()}" if is_address(storage) else os.path.abspath(storage)
+    return "\n".join((place, name, nonce)).encode()
+
+
+def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
+    old, new = ({dotted(path): value for path, value in leaves(settings)} for settings in (before, now))
+    changed = next((key for key in {**old, **new} if old.get(key) != new.get(key)), None)
+    if changed is not None:
+        values = f"{shown(old.get(changed))}, not {shown(new.get(changed))}"
+        message = f"The study {name} has another {changed.removeprefix('config.')}: {values}."
+        raise UsageError(message, "Go on with the study's own settings, or choose another --name.")
+
+
+def require_own(study: Study, storage: str) -> None:
+    """Refuse a storage that this user did not make: CMA-ES keeps its state there as a pickle, and loads it again.
+
+    :raises UsageError: when another made it, or it was moved
+    """
+    nonce, signed = (*study.user_attrs.get(_MAKER, ()), None, None)[:2]
+    own = signature_of(_as_signed(storage, study.study_name, str(nonce)))
+    if own is None or not hmac.compare_digest(own, str(signed)):
+        place = shown_storage(storage)
+        message = f"The sampler cmaes runs what it reads from its storage, and {place} is not known to be yours."
+        raise UsageError(message, "Take another sampler, such as tpe.")
+
+
+class Ledger:
+    """Who looks after which trial, and how many count."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self._me = Holder.this_process()
+        self._mine: dict[int, Trial] = {}
+        self._seen: dict[int, tuple[int, float]] = {}  # of others: the beats, and when they last changed
+        self._beats, self._last = 0, time.monotonic()
+
+    def counting(self) -> list[FrozenTrial]:
+        """Trials that count, by number: not those that were killed, interrupted, or one too many."""
+        return [t for t in self.study.get_trials(deepcopy=False) if _GONE not in t.user_attrs]
+
+    def begin(self, total: int, space: Mapping[str, BaseDistribution]) -> Trial | None:
+        """A new trial, its values drawn; None when another process was faster and there are enough."""
+        trial = self.study.ask(dict(space))
+        trial.set_user_attr(_HOLDER, asdict(self._me))
+        self._mine[trial.number] = trial
+        if sum(other.number < trial.number for other in self.counting()) >= total:
+            self._set_aside(trial._trial_id, "one too many")
+            del self._mine[trial.number]
+            return None
+        return trial
+
+    def complete(self, trial: Trial, value: float) -> None:
+        """A trial is done."""
+        self._end(trial, value=value, state="COMPLETE")
+
+    def prune(self, trial: Trial) -> None:
+        """A trial was stopped early."""
+        self._end(trial, state="PRUNED")
+
+    def fail(self, trial: Trial, reason: str) -> None:
+        """A trial failed for good."""
+        trial.set_user_attr(REASON, reason)
+        self._end(trial, state="FAIL")
+
+    def _end(self, trial: Trial, state: str, value: float | None = None) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        self._mine.pop(trial.number, None)
+        try:
+            self.study.tell(trial, value, state=TrialState[state])
+        except (ValueError, UpdateFinishedTrialError):  # this process was thought dead, and the trial is done elsewhere
+            return
+
+    def give_back(self, trial: Trial) -> None:
+        """An interruption: the same values are tried when the study goes on."""
+        self._mine.pop(trial.number, None)
+        self._again(self._frozen(trial.number), "interrupted")
+
+    def was_killed(self, trial: Trial, why: str) -> bool:
+        """The process of a trial was killed.
+
+        :return: whether its values are tried again
+        """
+        frozen = self._frozen(trial.number)
+        if int(frozen.user_attrs.get(_ATTEMPT, 1)) >= ATTEMPTS:
+            self.fail(trial, f"{why}, {ATTEMPTS} times")
+            return False
+        self._mine.pop(trial.number, None)
+        self._again(frozen, "killed")
+        return True
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number]
+
+    def _again(self, frozen: FrozenTrial, why: str) -> None:
+        if self._set_aside(frozen._trial_id, why):
+            attempt = int(frozen.user_attrs.get(_ATTEMPT, 1)) + (why == "killed")
+            params = frozen.params or frozen.system_attrs.get("fixed_params", {})
+            if params:
+                self.study.enqueue_trial(params, user_attrs={_ATTEMPT: attempt})
+
+    def _set_aside(self, trial_id: int, why: str) -> bool:
+        """Let a trial not count; False when another process was faster."""
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        storage = self.study._storage
+        try:
+            storage.set_trial_user_attr(trial_id, _GONE, why)
+            return storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        except UpdateFinishedTrialError:
+            return False
+
+    def look(self) -> list[int]:
+        """Say that this process is alive, and set aside the trials of those that are not.
+
+        :return: the numbers of these trials
+        """
+        from optuna.trial import TrialState
+
+        if time.monotonic() - self._last > _BEAT:
+            self._beats, self._last = self._beats + 1, time.monotonic()
+            for mine in self._mine.values():
+                mine.set_user_attr(_BEATS, self._beats)
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        dead = [trial for trial in running if trial.number not in self._mine and not self._is_alive(trial)]
+        for trial in dead:
+            self._again(trial, "killed")
+        return [trial.number for trial in dead]
+
+    def _is_alive(self, trial: FrozenTrial) -> bool:
+        beats = int(trial.user_attrs.get(_BEATS, 0))
+        if self._seen.get(trial.number, (None, 0.0))[0] != beats:
+            self._seen[trial.number] = beats, time.time()
+        touched = self._seen[trial.number][1]
+        try:
+            holder = Holder(**trial.user_attrs[_HOLDER])
+        except (KeyError, TypeError):  # killed between the two lines of `begin`
+            holder = Holder("", 0, 0.0, "")
+        return holder.is_alive(touched)
+
+
+def best_first(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials that were completed, the best first; among equals the one whose evaluations on the way were better."""
+    from optuna.trial import TrialState
+
+    done = [t for t in trials if t.state is TrialState.COMPLETE and t.value is not None]
+
+    def rank(trial: FrozenTrial) -> tuple[float, float, int]:
+        on_the_way = list(trial.intermediate_values.values())
+        return -(trial.value or 0.0), -sum(on_the_way) / max(1, len(on_the_way)), trial.number
+
+    return sorted(done, key=rank)

@@ -1,0 +1,283 @@
+"""Studies: real ones, small; killed, interrupted, gone on with, and what they leave."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import rlrun
+from rlrun.config.search import parse_range
+from rlrun.errors import RlrunError, UsageError
+from rlrun.training.plan import make_plan
+from rlrun.tuning.retest import Candidate
+from rlrun.tuning.storage import Ledger, best_first, open_study, quiet, require_own, shown_storage
+from rlrun.tuning.subject import Subject
+
+pytestmark = pytest.mark.usefixtures("folder")
+CONFIG = """
+algo: a2c
+env: {id: CartPole-v1, n_envs: 2}
+total_timesteps: 200
+evaluation: {every: 100, episodes: 2}
+search:
+  learning_rate: {log: [1e-5, 1e-2]}
+  n_steps: {power_of_two: [3, 10]}
+"""
+SMALL: dict[str, Any] = {"jobs": 1, "retest": 1, "retest_seeds": 2, "name": "s", "progress": False}
+PLACE = Path("runs/CartPole-v1/a2c/s")
+
+
+def written(text: str = CONFIG) -> str:
+    Path("c.yaml").write_text(text)
+    return "c.yaml"
+
+
+def rows(place: Path = PLACE) -> list[dict[str, str]]:
+    with (place / "trials.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def subject_of(config: dict[str, Any]) -> Subject:
+    from rlrun.config.loading import read_source
+
+    plan = make_plan(read_source(config))
+    return Subject(plan, Path("runs"), PLACE, {"hyperparameters.gamma": parse_range({"uniform": [0.9, 1.0]})})
+
+
+def test_a_study_leaves_a_config_that_trains_a_table_pictures_and_a_comparison(
+    rlrun_command: Callable[..., Any],
+) -> None:
+    flags = ("--trials", "3", "--jobs", "1", "--retest", "1", "--retest-seeds", "2", "--name", "s", "--json")
+    outcome = rlrun_command("tune", written(), *flags)
+    assert outcome.code == 0, outcome.err
+    report = json.loads(outcome.out)
+    assert report["trials"] == {"complete": 3}
+    assert report["retest"][0]["name"] == "defaults"
+    assert len(report["retest"]) == 2
+    assert report["comparison"]["seeds"] == [2, 2]
+    assert len(report["comparison"]["interval"]) == 2
+    assert report["verdict"].count("\n") == 2
+    assert [row["state"] for row in rows()] == ["complete"] * 3
+    assert all(8 <= int(row["n_steps"]) <= 100 for row in rows())  # a rollout fits into the budget
+    seen = {int(row["seeds"]) for row in rows()}
+    assert seen.isdisjoint(int(seed) for candidate in report["retest"] for seed in candidate["returns"])
+    for name in ("history.png", "best.yaml", "study.json"):
+        assert (PLACE / name).stat().st_size > 100
+    assert not list(PLACE.glob("trials/*/*/checkpoints"))
+    assert json.loads((PLACE / "study.json").read_text()) == report
+    assert rlrun_command("check", str(PLACE / "best.yaml")).code == 0
+    trained = rlrun.train(PLACE / "best.yaml", progress=False)
+    assert "search" not in (PLACE / "best.yaml").read_text()
+    assert trained.status == "finished"
+    # The same seeds go on where they are, and nothing is trained twice.
+    more = rlrun_command("tune", "c.yaml", *flags, "--resume", "--trials", "4")
+    assert "1/4" not in more.err
+    assert json.loads(more.out)["trials"] == {"complete": 4}
+    again = rlrun_command("tune", "c.yaml", *flags)
+    assert (again.code, "is there already" in again.err) == (2, True)
+    other = rlrun_command("tune", "c.yaml", *flags, "--resume", "--set", "hyperparameters.gamma=0.5")
+    assert (other.code, "another hyperparameters.gamma" in other.err) == (2, True)
+
+
+OWN = """
+import os, pathlib, signal
+from gymnasium.envs.classic_control import CartPoleEnv
+
+class Fragile(CartPoleEnv):
+    def __init__(self, kill="", nan=False, **keywords):
+        super().__init__(**keywords)
+        self.kill, self.nan, self.steps = kill, nan, 0
+
+    def step(self, action):
+        self.steps += 1
+        victim = pathlib.Path("victim")
+        if self.steps == 50 and victim.exists():
+            victim.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        observation, reward, *rest = super().step(action)
+        if self.nan and self.steps > 50:
+            observation = observation * float("nan")
+        return observation, reward, *rest
+"""
+
+
+def test_a_killed_worker_is_told_and_its_trial_tried_again() -> None:
+    Path("own_env.py").write_text(OWN)
+    Path("victim").touch()
+    tuned = rlrun.tune(written(CONFIG.replace("CartPole-v1", "own_env:Fragile")), trials=2, **{**SMALL, "retest": 0})
+    table = rows(tuned.path)
+    assert [row["state"] for row in table] == ["killed", "complete", "complete"]
+    assert table[0]["learning_rate"] == table[1]["learning_rate"]
+    assert table[0]["seeds"] != table[1]["seeds"]
+    assert tuned.values["retest"] == []
+    assert "was not tested again" in tuned.verdict
+
+
+def test_a_trial_that_fails_keeps_its_reason_and_the_study_goes_on() -> None:
+    Path("own_env.py").write_text(OWN)
+    space = "search:\n  env.kwargs.nan: {choice: [false, true]}\n"
+    grid = CONFIG.partition("search:")[0].replace("CartPole-v1", "own_env:Fragile") + space
+    tuned = rlrun.tune(written(grid), trials=9, **{**SMALL, "retest": 0, "sampler": "grid"})
+    table = {row["env.kwargs.nan"]: row for row in rows(tuned.path)}
+    assert {nan: row["state"] for nan, row in table.items()} == {"False": "complete", "True": "failed"}
+    assert len(table["True"]["reason"]) > 10
+    all_nan = grid.replace("[false, true]", "[true]")
+    with pytest.raises(RlrunError, match="No trial was completed; the first failed because"):
+        rlrun.tune(written(all_nan), trials=1, **{**SMALL, "name": "t"})
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_an_interrupted_study_leaves_no_process_and_goes_on(number: int, code: int) -> None:
+    command = [sys.executable, "-m", "rlrun", "tune", written(), "--trials", "2", "--jobs", "1", "--name", "s"]
+    command += ["--timesteps", "20000", "--set", "evaluation.every=0", "--retest", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while not list(PLACE.glob("trials/*/*/episodes.csv")):
+        if time.monotonic() > deadline:
+            process.kill()
+            pytest.fail("no trial began")
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    message = process.communicate()[1]
+    assert process.returncode == code, message
+    assert psutil.wait_procs(children, timeout=30)[1] == []
+    assert code < 0 or "--name s --resume" in message
+    finished = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    states = [row["state"] for row in rows()]
+    assert states[0] == ("interrupted" if code > 0 else "killed")
+    assert states.count("complete") == 2
+
+
+def test_nothing_is_created_for_wrong_input(rlrun_command: Callable[..., Any]) -> None:
+    written()
+    wrong = (
+        ("--trials", "0"),
+        ("--sampler", "tpee"),
+        ("--pruner", "medain"),
+        ("--retest", "-1"),
+        ("--jobs", "0"),
+        ("--timeout", "soon"),
+        ("--set", "search={}"),
+        ("--set", "env.id=CartPoel-v1"),
+        ("--set", "evaluation.episodes=0"),
+        ("--storage", "nowhere/journal.log"),
+        ("--storage", "foo://bar"),
+        ("--storage", "c.yaml"),
+        ("--name", "a/b"),
+        ("--resume",),
+    )
+    for arguments in wrong:
+        outcome = rlrun_command("tune", "c.yaml", "--trials", "2", *arguments)
+        assert outcome.code == 2, arguments
+        assert outcome.err.count("error:") == 1, outcome.err
+        assert [path.name for path in Path().iterdir()] == ["c.yaml"], arguments
+
+
+def test_seeds_of_trials_and_of_the_retest_never_meet() -> None:
+    config = {"algo": "a2c", "env": {"id": "CartPole-v1"}, "total_timesteps": 1_000}
+    for seed in range(3):
+        subject = subject_of({**config, "seed": seed})
+        trials = {s for number in range(200) for s in subject.trial_seeds(number, 3)}
+        again = subject.retest_seeds(50)
+        assert len(set(again)) == 50
+        assert trials.isdisjoint(again)
+        assert subject.retest_seeds(10) == again[:10]
+        assert all(0 <= s < 2**31 for s in trials | set(again))
+
+
+def test_a_trial_evaluates_twice_at_least_and_reports_seed_after_seed() -> None:
+    config = {"algo": "a2c", "env": {"id": "CartPole-v1"}, "total_timesteps": 1_000, "evaluation": {"every": 5_000}}
+    subject = subject_of(config)
+    assert (subject.evaluate_every, subject.steps_per_seed) == (500, 2)
+    assert [subject.step(seed, at) for seed in (0, 1) for at in (504, 1_008)] == [1, 2, 3, 4]
+    assert subject_of({**config, "evaluation": {}}).evaluate_every == 250
+    at_end = subject_of({**config, "evaluation": {"every": 0}})
+    assert (at_end.steps_per_seed, at_end.step(0, 1_000), at_end.step(1, 1_000)) == (1, 1, 2)
+
+
+def test_trials_beyond_the_total_do_not_count_whoever_is_faster() -> None:
+    with quiet():
+        studies = [open_study("journal.log", "s", {"a": 1}, resume=True) for _ in range(2)]
+        ledgers = [Ledger(study) for study in studies]
+        begun = [ledger.begin(3, {}) for ledger, _ in itertools.product(ledgers, range(3))]
+        assert sum(trial is not None for trial in begun) == 3
+        assert len(ledgers[0].counting()) == 3
+        with pytest.raises(UsageError, match="another a: 1, not 2"):
+            open_study("journal.log", "s", {"a": 2}, resume=True)
+        with pytest.raises(UsageError, match="already"):
+            open_study("journal.log", "s", {"a": 1}, resume=False)
+
+
+def test_a_journal_whose_writer_was_killed_is_read_without_its_torn_line() -> None:
+    with quiet():
+        study = open_study("journal.log", "s", {}, resume=False)
+        Ledger(study).begin(3, {})
+        with Path("journal.log").open("ab") as stream:
+            stream.write(b'{"op_code": 4, "work')
+        assert len(Ledger(open_study("journal.log", "s", {}, resume=True)).counting()) == 1
+
+
+def test_values_that_kill_every_process_fail_in_the_end() -> None:
+    from optuna.distributions import FloatDistribution
+
+    with quiet():
+        ledger = Ledger(open_study("journal.log", "s", {}, resume=False))
+        drawn = set()
+        for last in (False, False, True):
+            trial = ledger.begin(1, {"x": FloatDistribution(0, 1)})
+            assert trial is not None
+            drawn.add(trial.params["x"])
+            assert ledger.was_killed(trial, "killed") is not last
+        assert len(drawn) == 1
+        (counting,) = ledger.counting()
+        assert counting.user_attrs["reason"] == "killed, 3 times"
+
+
+def test_cmaes_reads_no_storage_that_this_user_did_not_make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with quiet():
+        study = open_study("journal.log", "s", {}, resume=False)
+        require_own(study, "journal.log")
+        Path("moved.log").write_bytes(Path("journal.log").read_bytes())
+        with pytest.raises(UsageError, match="is not known to be yours"):
+            require_own(study, "moved.log")
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "someone-else"))
+        with pytest.raises(UsageError, match="is not known to be yours"):
+            require_own(study, "journal.log")
+
+
+def test_among_equal_trials_the_one_that_was_good_earlier_is_the_best() -> None:
+    with quiet():
+        study = open_study("journal.log", "s", {}, resume=False)
+        ledger = Ledger(study)
+        for early in (1.0, 5.0, 3.0):
+            trial = ledger.begin(9, {})
+            assert trial is not None
+            trial.report(early, 1)
+            ledger.complete(trial, 500.0)
+        assert [trial.number for trial in best_first(ledger.counting())] == [1, 2, 0]
+
+
+def test_a_candidate_that_failed_on_a_seed_cannot_win() -> None:
+    assert Candidate("a", 1, {}, {1: 500.0}, {2: "nan"}).mean < Candidate("b", 2, {}, {1: 1.0, 2: 1.0}).mean
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    assert shown_storage("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+
+
+def test_a_resume_without_a_name_is_refused() -> None:
+    with pytest.raises(UsageError, match="--resume needs --name"):
+        rlrun.tune(written(), trials=2, resume=True)
