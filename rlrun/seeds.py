@@ -51,8 +51,11 @@ class SeedsReporter(Protocol):
     def started(self, group: Path, states: Sequence[SeedState], jobs: int) -> None:
         """Training begins, or goes on."""
 
-    def changed(self, states: Sequence[SeedState], total_timesteps: int) -> None:
-        """Called several times a second."""
+    def changed(self, states: Sequence[SeedState], total_timesteps: int | None) -> None:
+        """Called several times a second.
+
+        :param total_timesteps: the budget of each; None where it is counted in episodes
+        """
 
     def stopped(self) -> None:
         """All processes have ended."""
@@ -184,8 +187,9 @@ class _Pool:
             del self._running[seed]
             if code and self._received is None:
                 state.state = self._outcome.failures[seed] = _reason(_log(self._group, seed), code)
-        budget = int(self._group.values["total_timesteps"])
-        self._reporter.changed([self._states[seed] for seed in self._group.seeds], budget)
+        budget = self._group.values.get("total_timesteps")
+        states = [self._states[seed] for seed in self._group.seeds]
+        self._reporter.changed(states, None if budget is None else int(budget))
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

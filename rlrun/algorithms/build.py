@@ -44,8 +44,8 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
         is_known = cls is not plain and algorithm.is_off_policy
         if is_known and not frames.why_not(venv.observation_space, stack, kwargs):
             cls = _with_frames_once(cls, stack)
-    if for_training and config.schedule_timesteps is not None:
-        cls = _with_horizon(cls, config.schedule_timesteps)
+    if for_training and (config.schedule_timesteps or config.schedule_episodes):
+        cls = _with_horizon(cls, config.horizon, config.budget_unit)
     try:
         # seed=None: rlrun seeds the generators itself, and SB3 would seed the envs over again.
         with warnings.catch_warnings(), torch_threads(config.threads or 1):
@@ -61,14 +61,15 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
     return model
 
 
-def _with_horizon(cls: Any, timesteps: int) -> Any:
-    """The class with schedules that end after ``timesteps``, whatever the budget is.
+def _with_horizon(cls: Any, horizon: int, unit: str) -> Any:
+    """The class with schedules that end after so many timesteps or episodes, whatever the budget is.
 
     A subclass, and not an attribute of the model, because SB3 saves attributes.
     """
 
     def update(self: Any, num_timesteps: int, total_timesteps: int) -> None:
-        self._current_progress_remaining = max(0.0, 1.0 - num_timesteps / timesteps)
+        done = num_timesteps if unit == "timesteps" else self._episode_num
+        self._current_progress_remaining = max(0.0, 1.0 - done / horizon)
 
     return type(cls.__name__, (cls,), {"_update_current_progress_remaining": update})
 

@@ -53,6 +53,7 @@ BOUNDS = {
     **dict.fromkeys(("target_update_interval", "policy_delay", "n_sampled_goal", "train_freq"), (1, math.inf)),
     **dict.fromkeys(("n_eval_episodes", "n_quantiles", "n_critics"), (1, math.inf)),
     **dict.fromkeys(("learning_rate", "learning_starts", "clip_range", "max_grad_norm", "sigma"), (0, math.inf)),
+    **dict.fromkeys(("exploration_decay", "vf_coef"), (0, math.inf)),
     **dict.fromkeys(("target_policy_noise", "target_noise_clip", "target_kl", "cg_damping"), (0, math.inf)),
 }
 ACTIVATIONS = (
