@@ -15,9 +15,13 @@ from rlrun.accelerate.startup import leave_compiler_out
 from rlrun.accelerate.threads import torch_threads
 from rlrun.algorithms.hyperparameters import resolve
 from rlrun.algorithms.registry import get_algorithm
+from rlrun.algorithms.reinforce import REINFORCE, FastREINFORCE
 from rlrun.config.loading import dotted
 from rlrun.config.schema import Config
 from rlrun.errors import ConfigError, Problem, UsageError
+
+# Of rlrun's own algorithms; those of SB3's are in rlrun.accelerate.
+_OWN_FASTER_FORMS: dict[type[BaseAlgorithm], type[BaseAlgorithm]] = {REINFORCE: FastREINFORCE}
 
 
 def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_training: bool = True) -> BaseAlgorithm:
@@ -39,7 +43,7 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
     name = cls.__name__
     accelerates = for_training and config.accelerate != "off"
     if accelerates:
-        cls, plain, stack = accelerated(cls), cls, frames.stack_of(venv)
+        cls, plain, stack = _OWN_FASTER_FORMS.get(cls, accelerated(cls)), cls, frames.stack_of(venv)
         # A class that is not SB3's own may have its own idea of a buffer.
         is_known = cls is not plain and algorithm.is_off_policy
         if is_known and not frames.why_not(venv.observation_space, stack, kwargs):

@@ -40,8 +40,9 @@ class QLearning(EpisodicAlgorithm):
 
     After each step, ``Q(s, a) += learning_rate * (r + gamma * max Q(s', .) - Q(s, a))``, where nothing follows a
     terminal state; an episode that a time limit cuts has a following state. Actions are random with probability
-    epsilon, else the best of the table, of several best ones the first. Epsilon falls from episode to episode:
-    ``final + (initial - final) * exp(-decay * episode)``, where the first episode is number 0.
+    epsilon, else the best of the table: of several best ones any in training, and the first when the agent acts
+    deterministically. Epsilon falls from episode to episode: ``final + (initial - final) * exp(-decay * episode)``,
+    where the first episode is number 0.
 
     :param policy: ``TablePolicy``
     :param learning_rate: how far a value moves towards its target: 1 replaces it
@@ -129,7 +130,10 @@ class QLearning(EpisodicAlgorithm):
     def _act(self, observations: np.ndarray) -> np.ndarray:
         if np.random.random() < self.exploration_rate:
             return np.array([self.action_space.sample()])
-        return np.array([self._values[observations[0]].argmax()])
+        row = self._values[observations[0]]
+        best = np.flatnonzero(row == row.max())
+        # In a table of zeros the first would be taken for ever, and a distant goal never be found.
+        return best if len(best) == 1 else np.random.choice(best, size=1)
 
     def _learn_from_step(
         self, observations: np.ndarray, actions: np.ndarray, reward: float, following: Any, is_terminal: bool

@@ -11,6 +11,9 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticP
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 
+from rlrun.accelerate import actor_critic
+from rlrun.accelerate.actor_critic import ActorCritic
+from rlrun.accelerate.choose import Accelerated
 from rlrun.algorithms.episodic import EpisodicAlgorithm
 
 RETURNS = ("reward_to_go", "episode")
@@ -132,8 +135,11 @@ class REINFORCE(EpisodicAlgorithm):
         observations = obs_as_tensor(np.concatenate(self._seen), self.device)
         actions = obs_as_tensor(np.concatenate(self._done), self.device)
         values, log_probs, _ = policy.evaluate_actions(observations, actions)
-        to_go = discounted_returns(np.asarray(self._rewards), self.gamma)
-        weights = self.weights(to_go, values.detach().flatten().cpu().numpy())
+        to_go, predicted = (
+            discounted_returns(np.asarray(self._rewards), self.gamma),
+            values.detach().cpu().numpy()[:, 0],
+        )
+        weights = self.weights(to_go, predicted)
         policy_loss = -(torch.as_tensor(weights, dtype=torch.float32, device=self.device) * log_probs).sum()
         loss = policy_loss
         if self.baseline:
@@ -141,7 +147,7 @@ class REINFORCE(EpisodicAlgorithm):
             value_loss = torch.nn.functional.mse_loss(values.flatten(), targets)
             loss = policy_loss + self.vf_coef * value_loss
             self.logger.record("train/value_loss", value_loss.item())
-            self.logger.record("train/explained_variance", explained_variance(values.detach().cpu().numpy(), to_go))
+            self.logger.record("train/explained_variance", explained_variance(predicted, to_go))
         policy.optimizer.zero_grad()
         loss.backward()
         policy.optimizer.step()
@@ -165,3 +171,34 @@ class REINFORCE(EpisodicAlgorithm):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
+
+
+class FastREINFORCE(Accelerated, REINFORCE):
+    """REINFORCE that computes the policy's network in NumPy while it acts, a row at a time; it learns in torch.
+
+    Random numbers are drawn as torch draws them. Only sums are rounded in another order.
+    """
+
+    fast: ActorCritic | None
+
+    def why_plain(self) -> str:
+        """See Accelerated."""
+        return f"the device is {self.device}" if self.device.type != "cpu" else actor_critic.why_not(self.policy)
+
+    def build_fast(self) -> ActorCritic:
+        """See Accelerated."""
+        return ActorCritic(self.policy)
+
+    def how_fast(self) -> str:
+        """See Accelerated."""
+        return "actions in NumPy"
+
+    def _begin_episode(self) -> None:
+        super()._begin_episode()
+        if self.fast is not None:
+            self.fast.flat.bind()
+
+    def _act(self, observations: np.ndarray) -> np.ndarray:
+        if self.fast is None:
+            return super()._act(observations)
+        return self.fast.distribution.sample(self.fast.policy_net.forward(self.fast.features(observations)))
