@@ -63,7 +63,10 @@ ACTIVATIONS = (
 OPTIMIZERS = ("Adam", "AdamW", "SGD", "RMSprop", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta")
 # SAC's and its kin's words in place of a number, as in `auto_0.1`.
 _AUTO = {"ent_coef": r"auto(_\d|$)", "target_entropy": r"auto$"}
-CHOICES = {"goal_selection_strategy": ("future", "final", "episode")}
+CHOICES = {
+    "goal_selection_strategy": ("future", "final", "episode"),
+    "returns": ("reward_to_go", "episode"),
+}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,8 +15,6 @@ from rlrun.accelerate import actor_critic
 from rlrun.accelerate.actor_critic import ActorCritic
 from rlrun.accelerate.choose import Accelerated
 from rlrun.algorithms.episodic import EpisodicAlgorithm
-
-RETURNS = ("reward_to_go", "episode")
 
 
 def discounted_returns(rewards: np.ndarray, gamma: float) -> np.ndarray:
@@ -66,7 +64,7 @@ class REINFORCE(EpisodicAlgorithm):
         env: GymEnv | str | None,
         learning_rate: float | Schedule = 1e-2,
         gamma: float = 0.99,
-        returns: Literal["reward_to_go", "episode"] = "reward_to_go",
+        returns: str = "reward_to_go",
         standardize: bool = True,
         baseline: bool = False,
         vf_coef: float = 0.5,
@@ -90,8 +88,8 @@ class REINFORCE(EpisodicAlgorithm):
             seed=seed,
             stats_window_size=stats_window_size,
         )
-        if returns not in RETURNS:
-            raise ValueError(f"returns is one of {', '.join(RETURNS)}, not {returns!r}")
+        if returns not in ("reward_to_go", "episode"):
+            raise ValueError(f"returns is reward_to_go or episode, not {returns!r}")
         if returns == "episode" and standardize and not baseline:
             raise ValueError("standardize leaves nothing of the return of a whole episode, which all its steps share")
         self.gamma, self.returns, self.standardize = gamma, returns, standardize

@@ -166,7 +166,7 @@ def _budget(source: Source) -> list[Problem]:
         return []
     if found == NO_BUDGET:
         return [source.problem((), f"{found}.", "For instance `total_timesteps: 100_000`.")]
-    hint = "Leave one out; in an override: --set total_timesteps=null"
+    hint = "Leave one out: --set total_episodes=N changes a budget of episodes, --set total_episodes=null drops it."
     return [source.problem(("total_timesteps",), f"{found}.", hint)]
 
 
