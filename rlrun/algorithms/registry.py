@@ -47,7 +47,7 @@ class Algorithm:
 
         try:
             return issubclass(self.load(), EpisodicAlgorithm)
-        except ImportError:  # a plug-in whose package is broken
+        except (ImportError, AttributeError):  # a plug-in whose package is broken
             return False
 
 

@@ -229,6 +229,10 @@ def _with_parent(source: Source, config: Config, run_dir: Path) -> tuple[Config,
 
 
 def _budget_unit(source: Source, config: Config, algorithm: Algorithm) -> list[Problem]:
+    unit, other = ("timesteps", "episodes") if config.total_episodes is None else ("episodes", "timesteps")
+    if getattr(config, f"schedule_{other}") is not None:
+        message = f"the budget is counted in {unit}, and so are its schedules."
+        return [source.problem((f"schedule_{other}",), message, f"Use schedule_{unit}.")]
     if config.total_episodes is None or algorithm.is_episodic:
         return []
     able = ", ".join(row.name for row in algorithms().values() if row.is_episodic)
