@@ -171,7 +171,10 @@ def test_an_agent_with_a_table_is_packaged_with_it(folder: Path):
     [
         ({"total_timesteps": 100}, "a budget is total_timesteps or total_episodes, and both are given"),
         ({"total_episodes": None}, '"total_timesteps" is missing'),
-        ({"schedule_timesteps": 100}, "schedule_timesteps: the budget is counted in episodes, and so are its schedules"),
+        (
+            {"schedule_timesteps": 100},
+            "schedule_timesteps: the budget is counted in episodes, and so are its schedules",
+        ),
         ({"total_episodes": 0}, "total_episodes: must be greater than 0, not 0"),
         ({"env": {**LAKE["env"], "n_envs": 4}}, "env.n_envs: q_learning plays one episode after the other"),
         ({"env": {"id": "CartPole-v1"}}, "q_learning reads Discrete observations only"),
