@@ -197,6 +197,7 @@ def _shortened(plan: Plan, seconds: float, result: str) -> dict[str, Any]:
     return {
         **config,
         "total_timesteps": _ENOUGH,
+        "total_episodes": None,
         "hyperparameters": hyper,
         "evaluation": {**config["evaluation"], "every": 0, "episodes": 0},
         "checkpoint": {**config["checkpoint"], "every": 0},

@@ -171,25 +171,25 @@ class LineReporter:
     """Progress as plain lines on stderr, for logs: a line whenever a tenth of the budget is done."""
 
     def __init__(self) -> None:
-        self._total, self._before, self._began = 1, 0, time.monotonic()
+        self._total, self._before, self._began, self._unit = 1, 0, time.monotonic(), "timesteps"
         self._next = 0
 
-    def started(self, run: Path, total_timesteps: int, timesteps: int, notes: tuple[str, ...]) -> None:
+    def started(self, run: Path, budget: int, done: int, notes: tuple[str, ...], unit: str = "timesteps") -> None:
         """See rlrun.training.progress.Reporter."""
-        self._total, self._before, self._began = total_timesteps, timesteps, time.monotonic()
-        self._next = timesteps + max(1, total_timesteps // 10)
+        self._total, self._before, self._began, self._unit = budget, done, time.monotonic(), unit
+        self._next = done + max(1, budget // 10)
         if notes:
             note("; ".join(notes))
-        note(f"training for {total_timesteps:,} timesteps in {run}")
+        note(f"training for {budget:,} {unit} in {run}")
 
-    def progressed(self, timesteps: int, mean_return: float | None) -> None:
+    def progressed(self, done: int, mean_return: float | None) -> None:
         """See rlrun.training.progress.Reporter."""
-        if timesteps < self._next:
+        if done < self._next:
             return
-        self._next = timesteps + max(1, self._total // 10)
-        speed = (timesteps - self._before) / max(time.monotonic() - self._began, 1e-9)
-        left = duration(max(0, self._total - timesteps) / max(speed, 1e-9))
-        text = f"{timesteps:,}/{self._total:,} timesteps, {speed:,.0f}/s, {left} left"
+        self._next = done + max(1, self._total // 10)
+        speed = (done - self._before) / max(time.monotonic() - self._began, 1e-9)
+        left = duration(max(0, self._total - done) / max(speed, 1e-9))
+        text = f"{done:,}/{self._total:,} {self._unit}, {speed:,.0f}/s, {left} left"
         note(text if mean_return is None else f"{text}, training return {number(mean_return)}")
 
     def evaluated(self, timesteps: int, evaluation: Any, is_best: bool) -> None:
@@ -225,22 +225,20 @@ class BarReporter:
         self._task: Any = None
         self._before, self._began = 0, time.monotonic()
 
-    def started(self, run: Path, total_timesteps: int, timesteps: int, notes: tuple[str, ...]) -> None:
+    def started(self, run: Path, budget: int, done: int, notes: tuple[str, ...], unit: str = "timesteps") -> None:
         """See rlrun.training.progress.Reporter."""
-        self._before, self._began = timesteps, time.monotonic()
+        self._before, self._began = done, time.monotonic()
         if notes:
             self._console.print("; ".join(notes), markup=False)
-        self._console.print(f"training for {total_timesteps:,} timesteps in {run}", markup=False, soft_wrap=True)
-        self._task = self._bar.add_task(
-            "", total=total_timesteps, completed=timesteps, speed=0.0, training="-", evaluated="-"
-        )
+        self._console.print(f"training for {budget:,} {unit} in {run}", markup=False, soft_wrap=True)
+        self._task = self._bar.add_task("", total=budget, completed=done, speed=0.0, training="-", evaluated="-")
         self._bar.start()
 
-    def progressed(self, timesteps: int, mean_return: float | None) -> None:
+    def progressed(self, done: int, mean_return: float | None) -> None:
         """See rlrun.training.progress.Reporter."""
-        speed = (timesteps - self._before) / max(time.monotonic() - self._began, 1e-9)
+        speed = (done - self._before) / max(time.monotonic() - self._began, 1e-9)
         shown = "-" if mean_return is None else number(mean_return)
-        self._bar.update(self._task, completed=timesteps, speed=speed, training=shown)
+        self._bar.update(self._task, completed=done, speed=speed, training=shown)
 
     def evaluated(self, timesteps: int, evaluation: Any, is_best: bool) -> None:
         """See rlrun.training.progress.Reporter."""
@@ -277,8 +275,8 @@ class SeedsLines:
             if state.state != self._before.get(state.name):
                 self._before[state.name] = state.state
                 shown = "" if state.mean_return is None else f", return {number(state.mean_return)}"
-                steps = f"{state.timesteps:,}/{state.total_timesteps:,} timesteps"
-                note(f"{state.name}: {state.state} ({steps}{shown})")
+                share = "" if state.total_timesteps is None else f"/{state.total_timesteps:,}"
+                note(f"{state.name}: {state.state} ({state.timesteps:,}{share} timesteps{shown})")
 
     def stopped(self) -> None:
         """See rlrun.seeds.SeedsReporter."""
@@ -316,7 +314,9 @@ class SeedsTable:
             column.justify = "right"
         for state in states:
             shown = "-" if state.mean_return is None else number(state.mean_return)
-            share = f"{state.timesteps:,} ({min(1.0, state.timesteps / state.total_timesteps):.0%})"
+            share = f"{state.timesteps:,}"
+            if state.total_timesteps is not None:
+                share += f" ({min(1.0, state.timesteps / state.total_timesteps):.0%})"
             table.add_row(_printable(state.name), share, shown, _printable(state.state))
         self._live.update(table)
 

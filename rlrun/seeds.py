@@ -38,11 +38,12 @@ class RunState:
 
     :ivar name: such as ``seed 3``
     :ivar state: ``waiting``, ``running``, ``finished``, ``interrupted``, or why it failed
+    :ivar total_timesteps: the budget; None where it is counted in episodes
     :ivar mean_return: of the newest evaluation
     """
 
     name: str
-    total_timesteps: int
+    total_timesteps: int | None
     state: str = "waiting"
     timesteps: int = 0
     mean_return: float | None = None
@@ -187,7 +188,7 @@ class Member:
 
     def state(self) -> RunState:
         """How far it is, read from its folder."""
-        found = RunState(self.name, int(self.group.values["total_timesteps"]))
+        found = RunState(self.name, self.group.values.get("total_timesteps"))
         directory = self.group.run(self.seed)
         if directory is None:
             return found

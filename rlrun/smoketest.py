@@ -258,6 +258,9 @@ def _cut_down(plan: Any) -> list[Override]:
         "early_stop": None,
     }
     cut |= {"evaluation.every": 0, "evaluation.episodes": 1, "evaluation.seeds": None, "threads": 1}
+    if plan.algorithm.is_episodic:
+        cut |= {"total_timesteps": None, "total_episodes": 20, "checkpoint.every": None, "log_every": None}
+        return [Override(key, value, "smoke") for key, value in cut.items()]
     if plan.algorithm.is_off_policy:
         # Hindsight goals need one whole episode in each env before learning starts.
         uses_her = hyper.get("replay_buffer_class") == "HerReplayBuffer"

@@ -43,7 +43,6 @@ def size(number: float) -> str:
 
 def describe_run(values: Mapping[str, Any]) -> dict[str, str]:
     """What ``rlrun show`` prints of a run's summary."""
-    done, budget = values["timesteps"] or 0, values["total_timesteps"]
     last = values["last_evaluation"]
     kept = [
         f"{steps:,}"
@@ -57,7 +56,7 @@ def describe_run(values: Mapping[str, Any]) -> dict[str, str]:
         + (f" ({values['ended_by']})" if values["ended_by"] not in (None, values["status"]) else ""),
         "error": values["error"] or "",
         "what": f"{values['algo']} on {values['env']}, seed {values['seed']}",
-        "timesteps": f"{done:,} of {budget:,}",
+        **{unit: _done(values, unit) for unit in ("timesteps", "episodes")},
         "started from": str((values["parent"] or {}).get("path", "")),
         "time": duration(values["seconds"] or 0),
         "checkpoints": ", ".join(kept),
@@ -78,6 +77,14 @@ def describe_run(values: Mapping[str, Any]) -> dict[str, str]:
     for name, result in (values["results"] or {}).items():
         words[f"{name} model"] = describe_evaluation(result) if result else ""
     return words
+
+
+def _done(values: Mapping[str, Any], unit: str) -> str:
+    """``1,000 of 5,000``, or the number alone where the budget counts something else."""
+    done, total = values[unit], values[f"total_{unit}"]
+    if total is None:
+        return "" if done is None else f"{done:,}"
+    return f"{done or 0:,} of {total:,}"
 
 
 def describe_video(values: Mapping[str, Any]) -> dict[str, str]:

@@ -53,6 +53,8 @@ CASES: dict[str, Any] = {
     "ppo CartPole": shipped("CartPole-v1/ppo", 6000),
     "dqn CartPole": shipped("CartPole-v1/dqn", 2000, learning_starts=200),
     "recurrent_ppo": (own("recurrent_ppo", "Pendulum-v1", 1000, ROLLOUT, 2, normalize=True), {}),
+    "q_learning": (own("q_learning", "FrozenLake-v1", 2000, {}), {}),
+    "reinforce": (own("reinforce", "Pendulum-v1", 4000, {"standardize": False}, normalize=True), {}),
     "ars": (own("ars", "CartPole-v1", 2000, {"n_delta": 4}, normalize=True), {}),
     "td3 noise": (own("td3", "Pendulum-v1", 800, NOISY, 2), {}),
     "a2c PandaReachDense": shipped("PandaReachDense-v3/a2c", 1200),

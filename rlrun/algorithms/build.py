@@ -15,9 +15,13 @@ from rlrun.accelerate.startup import leave_compiler_out
 from rlrun.accelerate.threads import torch_threads
 from rlrun.algorithms.hyperparameters import resolve
 from rlrun.algorithms.registry import get_algorithm
+from rlrun.algorithms.reinforce import REINFORCE, FastREINFORCE
 from rlrun.config.loading import dotted
 from rlrun.config.schema import Config
 from rlrun.errors import ConfigError, Problem, UsageError
+
+# Of rlrun's own algorithms; those of SB3's are in rlrun.accelerate.
+_OWN_FASTER_FORMS: dict[type[BaseAlgorithm], type[BaseAlgorithm]] = {REINFORCE: FastREINFORCE}
 
 
 def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_training: bool = True) -> BaseAlgorithm:
@@ -41,13 +45,13 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
     if accelerates:
         plain, stack = cls, frames.stack_of(venv)
         replays = config.accelerate == "cuda_graphs" and not graphs.why_not(cls, kwargs, device or config.device)
-        cls = graphs.graphed(cls) if replays else accelerated(cls)
+        cls = graphs.graphed(cls) if replays else _OWN_FASTER_FORMS.get(cls, accelerated(cls))
         # A class that is not SB3's own may have its own idea of a buffer.
         is_known = cls is not plain and algorithm.is_off_policy
         if is_known and not frames.why_not(venv.observation_space, stack, kwargs):
             cls = _with_frames_once(cls, stack)
-    if for_training and config.schedule_timesteps is not None:
-        cls = _with_horizon(cls, config.schedule_timesteps)
+    if for_training and (config.schedule_timesteps or config.schedule_episodes):
+        cls = _with_horizon(cls, config.horizon, config.budget_unit)
     try:
         # seed=None: rlrun seeds the generators itself, and SB3 would seed the envs over again.
         with warnings.catch_warnings(), torch_threads(config.threads or 1):
@@ -63,14 +67,15 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
     return model
 
 
-def _with_horizon(cls: Any, timesteps: int) -> Any:
-    """The class with schedules that end after ``timesteps``, whatever the budget is.
+def _with_horizon(cls: Any, horizon: int, unit: str) -> Any:
+    """The class with schedules that end after so many timesteps or episodes, whatever the budget is.
 
     A subclass, and not an attribute of the model, because SB3 saves attributes.
     """
 
     def update(self: Any, num_timesteps: int, total_timesteps: int) -> None:
-        self._current_progress_remaining = max(0.0, 1.0 - num_timesteps / timesteps)
+        done = num_timesteps if unit == "timesteps" else self._episode_num
+        self._current_progress_remaining = max(0.0, 1.0 - done / horizon)
 
     return type(cls.__name__, (cls,), {"_update_current_progress_remaining": update})
 

@@ -72,7 +72,12 @@ def cross_check(
 
 def check_spaces(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
     """Errors that the env shows whatever the hyperparameters are."""
-    return [*_action_space(algorithm, facts), *_action_masks(algorithm, facts), *_observation_space(facts)]
+    return [
+        *_action_space(algorithm, facts),
+        *_action_masks(algorithm, facts),
+        *_observation_space(algorithm, facts),
+        *_one_env(algorithm, facts),
+    ]
 
 
 def _with_defaults(algorithm: Algorithm, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,8 +109,20 @@ def _action_masks(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
 READABLE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
-def _observation_space(facts: EnvFacts) -> list[Finding]:
+def _one_env(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
+    if not algorithm.is_episodic or facts.n_envs == 1:
+        return []
+    message = f"{algorithm.name} plays one episode after the other, in one env copy, and there are {facts.n_envs}."
+    hint = "Set env.n_envs: 1; `rlrun train --seeds 0-3` trains several agents side by side."
+    return [Finding(("env", "n_envs"), message, hint)]
+
+
+def _observation_space(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
     space = facts.observation_space
+    if algorithm.observations and type(space).__name__ not in algorithm.observations:
+        kinds, given = " or ".join(algorithm.observations), _in_words(space)
+        message = f"{algorithm.name} reads {kinds} observations only, and this env gives {given}."
+        return [Finding(("algo",), message, "For other observations: ppo or dqn.")]
     leaves = space.spaces.values() if isinstance(space, spaces.Dict) else (space,)
     unreadable = [leaf for leaf in leaves if not isinstance(leaf, READABLE)]
     if not unreadable:

@@ -53,6 +53,7 @@ BOUNDS = {
     **dict.fromkeys(("target_update_interval", "policy_delay", "n_sampled_goal", "train_freq"), (1, math.inf)),
     **dict.fromkeys(("n_eval_episodes", "n_quantiles", "n_critics"), (1, math.inf)),
     **dict.fromkeys(("learning_rate", "learning_starts", "clip_range", "max_grad_norm", "sigma"), (0, math.inf)),
+    **dict.fromkeys(("exploration_decay", "vf_coef"), (0, math.inf)),
     **dict.fromkeys(("target_policy_noise", "target_noise_clip", "target_kl", "cg_damping"), (0, math.inf)),
 }
 ACTIVATIONS = (
@@ -62,7 +63,10 @@ ACTIVATIONS = (
 OPTIMIZERS = ("Adam", "AdamW", "SGD", "RMSprop", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta")
 # SAC's and its kin's words in place of a number, as in `auto_0.1`.
 _AUTO = {"ent_coef": r"auto(_\d|$)", "target_entropy": r"auto$"}
-CHOICES = {"goal_selection_strategy": ("future", "final", "episode")}
+CHOICES = {
+    "goal_selection_strategy": ("future", "final", "episode"),
+    "returns": ("reward_to_go", "episode"),
+}
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,13 @@ class Algorithm:
     :ivar name: what a config's ``algo`` says
     :ivar target: ``module:Class``, imported when first needed
     :ivar actions: names of the Gymnasium action spaces the class accepts
+    :ivar observations: and of the observation spaces; empty where SB3's policies read them
     """
 
     name: str
     target: str
     actions: tuple[str, ...]
+    observations: tuple[str, ...] = ()
 
     def load(self) -> type[BaseAlgorithm]:
         """The SB3 class. Imports torch."""
@@ -37,6 +39,16 @@ class Algorithm:
         from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
         return issubclass(self.load(), OffPolicyAlgorithm)
+
+    @property
+    def is_episodic(self) -> bool:
+        """Whether it plays one episode after the other, so that its budget may be counted in episodes."""
+        from rlrun.algorithms.episodic import EpisodicAlgorithm
+
+        try:
+            return issubclass(self.load(), EpisodicAlgorithm)
+        except (ImportError, AttributeError):  # a plug-in whose package is broken
+            return False
 
 
 _ANY = ("Box", "Discrete", "MultiDiscrete", "MultiBinary")
@@ -55,6 +67,8 @@ _TABLE = (
     Algorithm("recurrent_ppo", "sb3_contrib:RecurrentPPO", _ANY),
     Algorithm("maskable_ppo", "sb3_contrib:MaskablePPO", ("Discrete", "MultiDiscrete", "MultiBinary")),
     Algorithm("crossq", "sb3_contrib:CrossQ", ("Box",)),
+    Algorithm("q_learning", "rlrun.algorithms.q_learning:QLearning", ("Discrete",), ("Discrete",)),
+    Algorithm("reinforce", "rlrun.algorithms.reinforce:REINFORCE", _ANY),
 )
 
 

@@ -105,6 +105,20 @@ SEARCH_SPACES: dict[str, Space] = {
     },
     "ddpg": {**_CONTINUOUS, "tau": _TAU, "action_noise": _NOISE},
     "crossq": {**_CONTINUOUS, "policy_delay": {"int": [1, 4]}},
+    "q_learning": {
+        "learning_rate": {"uniform": [0.05, 1.0]},
+        "gamma": _GAMMA,
+        "exploration_final_eps": {"uniform": [0.0, 0.2]},
+        "exploration_decay": {"log": [1e-4, 1e-2]},
+    },
+    "reinforce": {
+        "learning_rate": {"log": [1e-4, 1e-1]},
+        "gamma": _GAMMA,
+        "returns": {"choice": ["reward_to_go", "episode"]},
+        "standardize": {"choice": [True, False]},
+        "baseline": {"choice": [True, False]},
+        "policy_kwargs.net_arch": {"choice": [[16], [64], [64, 64]]},
+    },
     "ars": {
         "n_delta": {"choice": [4, 8, 16, 32, 64]},
         "n_top": {"choice": [1, 2, 4, 8, 16, 32]},

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from rlrun.config.schema import Config, EnvConfig
+from rlrun.config.schema import BUDGETS, NO_BUDGET, Config, EnvConfig, budget_error
 from rlrun.config.yaml import KeyPath, parse_value, read_yaml
 from rlrun.errors import ConfigError, Problem, UsageError, did_you_mean, shown
 
@@ -155,7 +155,7 @@ def validate(source: Source) -> tuple[Config | None, list[Problem]]:
     try:
         return Config.model_validate(source.values), []
     except ValidationError as error:
-        return None, problems_of(source, error)
+        return None, [*problems_of(source, error), *_budget(source)]
 
 
 def problems_of(source: Source, error: ValidationError, model: type[BaseModel] = Config) -> list[Problem]:
@@ -163,7 +163,19 @@ def problems_of(source: Source, error: ValidationError, model: type[BaseModel] =
 
     :param model: that the whole source was checked against
     """
-    return [_problem(source, detail, model) for detail in error.errors(include_url=False)]
+    # pydantic looks at the whole config only once each of its parts is right: validate does so in any case.
+    details = [detail for detail in error.errors(include_url=False) if detail["loc"] or model is not Config]
+    return [_problem(source, detail, model) for detail in details]
+
+
+def _budget(source: Source) -> list[Problem]:
+    found = budget_error(source.values)
+    if not found:
+        return []
+    if found == NO_BUDGET:
+        return [source.problem((), f"{found}.", "For instance `total_timesteps: 100_000`.")]
+    hint = "Leave one out: --set total_episodes=N changes a budget of episodes, --set total_episodes=null drops it."
+    return [source.problem(("total_timesteps",), f"{found}.", hint)]
 
 
 def sound_part(source: Source) -> Config:
@@ -173,15 +185,24 @@ def sound_part(source: Source) -> Config:
     """
     written = source.values.get("env")
     env = _sound(EnvConfig, written if isinstance(written, dict) else {}, {"id": NO_ENV})
-    return _sound(Config, {**source.values, "env": env}, {"algo": "", "total_timesteps": 1})
+    values = _right(Config, {**source.values, "env": env}, {"algo": ""})
+    if budget_error(values):
+        values = {key: value for key, value in values.items() if key not in BUDGETS} | {BUDGETS[0]: 1}
+    return Config.model_validate({"algo": "", **values})
 
 
 def _sound(model: type[BaseModel], values: Mapping[str, Any], least: Mapping[str, Any]) -> Any:
+    return model.model_validate({**least, **_right(model, values, least)})
+
+
+def _right(model: type[BaseModel], values: Mapping[str, Any], least: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that a model has nothing against."""
     try:
-        return model.model_validate({**least, **values})
+        model.model_validate({**least, **values})
     except ValidationError as error:
-        wrong = {detail["loc"][0] for detail in error.errors()}
-        return model.model_validate({**least, **{key: value for key, value in values.items() if key not in wrong}})
+        wrong = {detail["loc"][0] for detail in error.errors() if detail["loc"]}
+        return {key: value for key, value in values.items() if key not in wrong}
+    return dict(values)
 
 
 def _problem(source: Source, detail: Any, model: type[BaseModel]) -> Problem:
@@ -220,7 +241,6 @@ _MISSING_HINTS = {
     "algo": "For instance `algo: ppo`.",
     "env": "For instance `env: {id: CartPole-v1}`.",
     "env.id": "For instance `id: CartPole-v1`.",
-    "total_timesteps": "For instance `total_timesteps: 100_000`.",
 }
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -26,7 +27,13 @@ Float = Annotated[float, BeforeValidator(_as_float)]
 Positive = Annotated[Int, Field(gt=0)]
 NotNegative = Annotated[Int, Field(ge=0)]
 Budget = Annotated[Positive, Field(le=10**12)]  # more is a slip of the finger
+# How often a thing is done in a budget whose config leaves that open.
+EVALUATIONS, CHECKPOINTS, LOG_ROWS = 10, 5, 200
 Copies = Annotated[Positive, Field(le=4096)]  # of an env: many more are a slip of the finger, and take hours to build
+
+
+BUDGETS = ("total_timesteps", "total_episodes")
+NO_BUDGET = '"total_timesteps" is missing'
 
 
 class Section(BaseModel):
@@ -185,9 +192,20 @@ class Config(Section):
     normalize: NormalizeConfig | None = Field(
         None, description="Wrap in VecNormalize: `true`, or its keyword arguments. false or null: off."
     )
-    total_timesteps: Budget = Field(description="Training budget, in timesteps (one transition in one env).")
+    total_timesteps: Budget | None = Field(
+        None,
+        description="Training budget, in timesteps (one transition in one env). Either this or `total_episodes`.",
+    )
+    total_episodes: Budget | None = Field(
+        None,
+        description="Training budget, in episodes; for `q_learning` and `reinforce`, which play one after the other. "
+        "Fields named `every` count timesteps all the same, but their defaults are shares of these episodes.",
+    )
     schedule_timesteps: Positive | None = Field(
         None, description="Timesteps over which schedules run; after them they keep their end value. null: the budget."
+    )
+    schedule_episodes: Positive | None = Field(
+        None, description="The same in episodes, where the budget is `total_episodes`. null: the budget."
     )
     hyperparameters: dict[str, Any] = Field({}, description="Keyword arguments of the SB3 class.")
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -223,6 +241,27 @@ class Config(Section):
         "`{learning_rate: {log: [1e-5, 1e-2]}}`. Training passes over it.",
     )
 
+    @property
+    def budget(self) -> int:
+        """How much to train, in :attr:`budget_unit`."""
+        return self.total_timesteps or self.total_episodes or 0
+
+    @property
+    def budget_unit(self) -> Literal["timesteps", "episodes"]:
+        """What the budget counts."""
+        return "timesteps" if self.total_episodes is None else "episodes"
+
+    @property
+    def horizon(self) -> int:
+        """Where schedules end, in :attr:`budget_unit`; a run that goes on beyond its budget keeps it."""
+        return (self.schedule_timesteps if self.total_episodes is None else self.schedule_episodes) or self.budget
+
+    @model_validator(mode="after")
+    def _has_one_budget(self) -> Config:
+        if found := budget_error({key: getattr(self, key) for key in BUDGETS}):
+            raise ValueError(found)
+        return self
+
     @field_validator("normalize", mode="before")
     @classmethod
     def _switch(cls, value: Any) -> Any:
@@ -244,6 +283,14 @@ class Config(Section):
         if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", value):
             raise ValueError("must be auto, cpu, mps, cuda or cuda:N")
         return value
+
+
+def budget_error(values: Mapping[str, Any]) -> str:
+    """What is wrong with the budget of a config's values; empty when exactly one is given."""
+    given = [key for key in BUDGETS if values.get(key) is not None]
+    if len(given) == 1:
+        return ""
+    return "a budget is total_timesteps or total_episodes, and both are given" if given else NO_BUDGET
 
 
 def parse_duration(text: str) -> float:

@@ -60,6 +60,7 @@ _TABLE = (
     Family("classic control", r"(CartPole|MountainCar|MountainCarContinuous|Pendulum|Acrobot)-v\d+"),
     Family("Box2D", r"(LunarLander|LunarLanderContinuous|BipedalWalker|BipedalWalkerHardcore|CarRacing)-v\d+", "Box2D"),
     Family("toy text", r"(FrozenLake|FrozenLake8x8|Taxi|CliffWalking|CliffWalkingSlippery|Blackjack)-v\d+"),
+    Family("Pixelcopter", r"Pixelcopter-v\d+", "rlrun.envs.pixelcopter"),
     Family(
         "Panda",
         r"Panda\w+-v\d+",

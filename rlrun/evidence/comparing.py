@@ -66,11 +66,11 @@ def compare_scored(groups: Sequence[Seeds]) -> Compared:
     sizes = {len(group.scores) for group in scored}
     if len(sizes) > 1:
         warnings.append("The groups have different numbers of seeds.")
-    lengths = {
-        run.config["total_timesteps"] for group in scored for run in group.runs if "total_timesteps" in run.config
-    }
-    if len(lengths) > 1:
-        warnings.append(f"The budgets differ: {', '.join(f'{n:,}' for n in sorted(lengths))} timesteps.")
+    for unit in ("timesteps", "episodes"):
+        found = [run.config.get(f"total_{unit}") for group in scored for run in group.runs]
+        budgets = sorted({budget for budget in found if budget is not None})
+        if len(budgets) > 1:
+            warnings.append(f"The budgets differ: {', '.join(f'{n:,}' for n in budgets)} {unit}.")
     pairs = [(a, b) for a, b in itertools.combinations(scored, 2) if a.env == b.env]
     if len({group.env for group in scored}) > 1:
         warnings.append("Returns on different envs cannot be compared, so only groups on the same one are.")

@@ -87,9 +87,11 @@ class Logs:
     @cached_property
     def progress(self) -> float:
         """The part of the budget that is done."""
+        if self.config.budget_unit == "episodes":
+            return len(self.episodes[0]) / self.config.budget
         steps = self.metrics.get("timesteps", np.empty(0))
         done = max([*steps[-1:].tolist(), *self.episodes[0][-1:].tolist()], default=0.0)
-        return float(done / self.config.total_timesteps)
+        return float(done / self.config.budget)
 
     @cached_property
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +151,7 @@ def _entropy(logs: Logs) -> Finding | None:
         return None
     share = losses / losses[0]
     low = np.flatnonzero(share < 0.05)
-    if not len(low) or steps[low[0]] > 0.5 * logs.config.total_timesteps:
+    if not len(low) or steps[low[0]] > 0.5 * (logs.config.total_timesteps or steps[-1]):
         return None
     at = float(steps[low[0]])
     when, returns, _ = logs.episodes
@@ -179,7 +181,7 @@ def _never_learnt(logs: Logs) -> Finding | None:
         return None
     first, last = (number(float(returns.mean())) for returns in logs.ends)
     said = f"The last training episodes return {last} on average and the first ones {first}: nothing was learnt."
-    return Finding("never_learnt", float(logs.ends[1].mean()), said, f"--timesteps {10 * logs.config.total_timesteps}")
+    return Finding("never_learnt", float(logs.ends[1].mean()), said, _longer(logs))
 
 
 def _never_successful(logs: Logs) -> Finding | None:
@@ -197,7 +199,7 @@ def _never_successful(logs: Logs) -> Finding | None:
     )
     if has_goals and "replay_buffer_class" not in settings:
         return Finding("never_successful", float(len(found[1])), said, _HINDSIGHT)
-    return Finding("never_successful", float(len(found[1])), said, f"--timesteps {10 * logs.config.total_timesteps}")
+    return Finding("never_successful", float(len(found[1])), said, _longer(logs))
 
 
 def _luck(logs: Logs) -> Finding | None:
@@ -281,11 +283,13 @@ def _still_exploring(logs: Logs) -> Finding | None:
     said = f"{rates[-1]:.0%} of the actions are still random at the end."
     never_ends = logs.hyperparameter("exploration_final_eps", 0.0) > 0.2
     advice = _set("exploration_final_eps", 0.05) if never_ends else _set("exploration_fraction", 0.2)
+    if logs.config.algo == "q_learning":
+        advice = _longer(logs)
     return Finding("still_exploring", float(rates[-1]), said, advice)
 
 
 def _starts_late(logs: Logs) -> Finding | None:
-    starts, budget = logs.hyperparameter("learning_starts", 0.0), logs.config.total_timesteps
+    starts, budget = logs.hyperparameter("learning_starts", 0.0), logs.config.budget
     if starts < 0.5 * budget:
         return None
     said = f"Learning starts after {starts:,.0f} of {budget:,} timesteps."
@@ -370,4 +374,10 @@ def _explore(logs: Logs) -> str:
         return _set("exploration_fraction", 0.5)
     if algo in ("a2c", "ppo", "recurrent_ppo", "maskable_ppo"):
         return _set("ent_coef", max(0.01, 3 * logs.hyperparameter("ent_coef", 0.0)))
-    return f"--timesteps {10 * logs.config.total_timesteps}"
+    return _longer(logs)
+
+
+def _longer(logs: Logs) -> str:
+    """Options for ten times the budget."""
+    budget = 10 * logs.config.budget
+    return f"--timesteps {budget}" if logs.config.budget_unit == "timesteps" else f"--set total_episodes={budget}"

@@ -23,7 +23,7 @@ from rlrun.runs.files import os_errors_in_words, write_json, write_whole
 from rlrun.runs.foreign import ForeignAgent, find_agent
 from rlrun.runs.sums import SUMS, damage_of, read_sums, write_sums
 
-_WANTED = ("*.zip", "*.json", "*.yaml", "*.yml", "*.pkl", "*.npz", "*.md", "*.mp4")
+_WANTED = ("*.zip", "*.json", "*.yaml", "*.yml", "*.pkl", "*.npz", "*.npy", "*.md", "*.mp4")
 _MOST_BYTES = 8 * 2**30
 
 

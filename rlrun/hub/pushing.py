@@ -15,7 +15,7 @@ from rlrun.errors import UsageError
 from rlrun.hub.client import hub_errors_in_words, quiet_without_terminal
 
 # What an earlier push may have left that this one does not have; statistics of another agent must not stay.
-_OURS = ("vec_normalize.pkl", "vec_normalize.npz", "replay.mp4", "learning_curve.png", "state.json")
+_OURS = ("vec_normalize.pkl", "vec_normalize.npz", "q_table.npy", "replay.mp4", "learning_curve.png", "state.json")
 
 
 def push_folder(api: HfApi, folder: Path, repo: str, *, private: bool, revision: str | None, again: str) -> str:

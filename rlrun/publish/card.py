@@ -114,10 +114,15 @@ def _metadata(facts: CardFacts) -> str:
     data = ModelCardData(
         library_name="stable-baselines3",
         model_name=facts.config.algo.upper(),
-        tags=[env, "deep-reinforcement-learning", "reinforcement-learning", "stable-baselines3", "rlrun"],
+        tags=[env, *_kind(facts.config.algo), "reinforcement-learning", "stable-baselines3", "rlrun"],
         eval_results=[score],
     )
     return str(data.to_yaml()).strip()
+
+
+def _kind(algo: str) -> list[str]:
+    """Tags by which people look for an algorithm's agents."""
+    return ["q-learning"] if algo == "q_learning" else ["deep-reinforcement-learning"]
 
 
 def _body(facts: CardFacts) -> str:
@@ -154,14 +159,20 @@ def _figures(facts: CardFacts) -> str:
 
 
 def _usage(facts: CardFacts) -> str:
-    repo = facts.repo or "<user>/<name>"
+    config, repo = facts.config, facts.repo or "<user>/<name>"
     branch = f" --revision {facts.revision}" if facts.revision else ""
     rlrun_lines = f"rlrun pull {repo}{branch}\nrlrun eval latest{_episodes(facts)}"
     return (
         f"## Use it\n\nWith rlrun, which reads it without running anything of it:\n\n```bash\n{rlrun_lines}\n```\n\n"
-        "With plain stable-baselines3. `load_from_hub` wants `TRUST_REMOTE_CODE=True`, because loading a zip of "
+        f"{_library(config.algo)}. `load_from_hub` wants `TRUST_REMOTE_CODE=True`, because loading a zip of "
         "stable-baselines3 unpickles what is in it:\n\n```python\n" + sb3_code(facts) + "```"
     )
+
+
+def _library(algo: str) -> str:
+    """What the code for those without rlrun needs."""
+    own = not _class_of(algo)[0].startswith(("stable_baselines3", "sb3_contrib"))
+    return "With stable-baselines3, and rlrun for the class" if own else "With plain stable-baselines3"
 
 
 def _episodes(facts: CardFacts) -> str:
@@ -244,12 +255,15 @@ def _env_in_sb3(config: Config) -> tuple[list[str], list[str]]:
 
 
 def _class_of(algo: str) -> tuple[str, str]:
-    """Where plain SB3 or sb3-contrib has the class."""
+    """Where the class is imported from: plain SB3 or sb3-contrib if they have it."""
     from rlrun.algorithms.registry import get_algorithm
 
     cls = get_algorithm(algo).load()
-    modules = (base.__module__.partition(".")[0] for base in cls.__mro__)
-    return next(module for module in modules if module in ("stable_baselines3", "sb3_contrib")), cls.__name__
+    for base in cls.__mro__:
+        package = base.__module__.partition(".")[0]
+        if package in ("stable_baselines3", "sb3_contrib") and base.__name__ == cls.__name__:
+            return package, cls.__name__
+    return cls.__module__, cls.__name__  # one of rlrun's own
 
 
 def _evaluating(algo: str) -> str:

@@ -27,7 +27,7 @@ from rlrun.publish.card import (
     model_file,
 )
 from rlrun.publish.curve import draw_curve
-from rlrun.runs.checkpoint import PICKLED_STATISTICS, STATISTICS, Checkpoint, read_checkpoint
+from rlrun.runs.checkpoint import PICKLED_STATISTICS, STATISTICS, TABLE, Checkpoint, read_checkpoint
 from rlrun.runs.directory import CONFIG, MANIFEST, STATE, RunDirectory
 from rlrun.runs.files import os_errors_in_words, rename_into_place, to_yaml, write_json
 from rlrun.runs.sums import SUMS, damage_of, write_sums
@@ -126,7 +126,7 @@ def _fill(
     own, manifest = run.config(), run.manifest()
     config = own.model_copy(update={"init_from": None})
     shutil.copyfile(checkpoint.model_path, folder / model_file(config))
-    for name in (PICKLED_STATISTICS, STATISTICS):
+    for name in (PICKLED_STATISTICS, STATISTICS, TABLE):
         if (checkpoint.path / name).exists():
             shutil.copyfile(checkpoint.path / name, folder / name)
     write_json(folder / STATE, {**checkpoint.state, "resumable": False, "replay_buffer": None})

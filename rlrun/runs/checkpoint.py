@@ -19,6 +19,7 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from rlrun.algorithms.q_learning import QLearning
 from rlrun.envs.normalization import Statistics, get_statistics
 from rlrun.envs.recipe import find_normalizer
 from rlrun.errors import UsageError
@@ -31,6 +32,7 @@ from rlrun.runs.replay import save_replay_buffer
 from rlrun.runs.sums import SUMS, damage_of, write_sums
 
 MODEL, PICKLED_STATISTICS, STATISTICS = "model.zip", "vec_normalize.pkl", "vec_normalize.npz"
+TABLE = "q_table.npy"  # what a tabular agent learnt, as an array that NumPy reads: (states, actions)
 FORMAT = 1
 
 
@@ -85,6 +87,8 @@ def write_checkpoint(
             state |= {"resumable": resumable, "scheduled": scheduled}
             state |= {"learner": get_learner_state(model), "session": dict(session)}
             model.save(temporary / MODEL)
+            if isinstance(model, QLearning):
+                np.save(temporary / TABLE, model.table)
             normalizer = find_normalizer(model.env)
             if normalizer is not None:
                 normalizer.save(str(temporary / PICKLED_STATISTICS))

@@ -21,13 +21,13 @@ def checkpoint_bytes(model: BaseAlgorithm, config: Config) -> int:
 
     Rows of the replay buffer that did not change lie on the disk once, however many checkpoints hold them.
     """
-    keep, every = config.checkpoint.keep, config.checkpoint.every or config.total_timesteps
+    keep, every = config.checkpoint.keep, config.checkpoint.every or config.budget
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.policy.state_dict().values())
     # Each kept one and its best of then, the best of all, the final, and the one being written.
     total = weights * _OPTIMIZER * (2 * keep + 3)
     if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
         row = sum(array[0].nbytes for _, array in arrays(model.replay_buffer))
-        rows = min(model.replay_buffer.buffer_size, -(-config.total_timesteps // model.n_envs))
+        rows = min(model.replay_buffer.buffer_size, -(-config.budget // model.n_envs))
         total += row * (rows + (keep + 1) * min(rows, every // model.n_envs))
     return total
 

@@ -31,6 +31,8 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "seed": config.seed,
         "timesteps": manifest.get("timesteps"),
         "total_timesteps": config.total_timesteps,
+        "episodes": manifest.get("episodes"),
+        "total_episodes": config.total_episodes,
         "seconds": manifest.get("seconds"),
         "created": manifest.get("created"),
         "ended_by": manifest.get("ended_by") or manifest.get("stopped_by"),

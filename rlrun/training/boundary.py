@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from rlrun.config.schema import Config
+from rlrun.algorithms.q_learning import QLearning
+from rlrun.config.schema import CHECKPOINTS, EVALUATIONS, LOG_ROWS, Config
 from rlrun.envs.normalization import Statistics, get_statistics, set_statistics
 from rlrun.envs.recipe import EnvRecipe, RestartableVecEnv, find_normalizer
 from rlrun.envs.seeding import Stream, draw_seeds, seed_global_generators
@@ -40,6 +42,11 @@ def seed_learner(config: Config, timesteps: int, action_space: Any) -> None:
     seed, space_seed = draw_seeds(config.seed, Stream.LEARNER, 2, timesteps)
     seed_global_generators(seed)
     action_space.seed(space_seed)
+
+
+def done_by(config: Config, timesteps: int, episodes: int) -> int:
+    """How much of a config's budget that many timesteps and episodes are."""
+    return timesteps if config.budget_unit == "timesteps" else episodes
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,7 @@ class Boundary(BaseCallback):
         self._best_timesteps: int | None = state.get("best_timesteps")
         self._without_improvement: int = state.get("without_improvement", 0)
         self._visited: int = state.get("visited", 0)  # timesteps of the last boundary
+        self._visited_episodes: int = state.get("visited_episodes", 0)
         self._is_in_boundary: bool = state.get("in_boundary", False)
         self._seconds_before: float = state.get("seconds", 0.0)
         self.ended_by: str = state.get("ended_by", "")
@@ -142,22 +150,22 @@ class Boundary(BaseCallback):
         :param ended_by: why training is over, if it is
         :return: whether the envs were cut
         """
-        before, now = self._visited, self.model.num_timesteps
-        settings = self.config
+        now, settings = self.model.num_timesteps, self.config
         self._is_in_boundary = True
-        self.reporter.progressed(now, self._mean_training_return())
+        self.reporter.progressed(done_by(settings, now, self.model._episode_num), self._mean_training_return())
         self._say_where_it_is(now)
         ended_by = ended_by or self._goal_reached()
-        if _is_due(settings.video.every, before, now):
+        if self._is_due(settings.video.every):
             self._videos.film(self.model, self._statistics(), now)
-        evaluation_due = self._is_evaluation_due(before, now, bool(ended_by))
+        evaluation_due = self._is_evaluation_due(at_end=bool(ended_by))
         is_best = evaluation_due and self._evaluate(now)
         ended_by = ended_by or self._patience_used_up()
-        checkpoint_due = bool(ended_by) or _is_due(settings.checkpoint.every, before, now)
+        checkpoint_due = bool(ended_by) or self._is_due(settings.checkpoint.every, CHECKPOINTS)
         # The logger is emptied at every checkpoint, so that no half-collected row is lost.
-        if checkpoint_due or evaluation_due or _is_due(settings.log_every, before, now):
+        if checkpoint_due or evaluation_due or self._is_due(settings.log_every, LOG_ROWS):
             self.model.dump_logs()
-        self._visited, self._is_in_boundary, self.ended_by = now, False, ended_by
+        self._visited, self._visited_episodes = now, self.model._episode_num
+        self._is_in_boundary, self.ended_by = False, ended_by
         if checkpoint_due or is_best:
             self._keep(now, [*(["best"] if is_best else []), *(["final"] if ended_by else [])], checkpoint_due)
         if checkpoint_due and settings.checkpoint.exact and not ended_by:
@@ -177,13 +185,29 @@ class Boundary(BaseCallback):
         if time.monotonic() - self._told > _TELL_EVERY:
             self._told = time.monotonic()
             self.stops.check_lock()
-            self.run.update_manifest({"timesteps": now, "seconds": self.seconds})
+            self.run.update_manifest(self.progress(self.model))
 
-    def _is_evaluation_due(self, before: int, now: int, at_end: bool) -> bool:
+    def progress(self, model: BaseAlgorithm) -> dict[str, Any]:
+        """What the manifest says of how far training is."""
+        episodes = {"episodes": model._episode_num} if self.config.budget_unit == "episodes" else {}
+        return {"timesteps": model.num_timesteps, **episodes, "seconds": self.seconds}
+
+    def _is_evaluation_due(self, at_end: bool) -> bool:
         settings = self.config.evaluation
-        if not settings.episodes or (at_end and before == now):
+        if not settings.episodes or (at_end and self._visited == self.model.num_timesteps):
             return False
-        return at_end or _is_due(settings.every, before, now)
+        return at_end or self._is_due(settings.every, EVALUATIONS)
+
+    def _is_due(self, every: int | None, times: int = 1) -> bool:
+        """Whether a multiple of ``every`` timesteps was passed since the last boundary.
+
+        :param every: 0: never; None: where the budget is episodes, ``times`` in as many as the config has them
+        """
+        before, now = self._visited, self.model.num_timesteps
+        if every is None:
+            every = max(1, self.config.horizon // times)
+            before, now = self._visited_episodes, self.model._episode_num
+        return every > 0 and now // every > before // every
 
     def save(self, scheduled: bool, resumable: bool = True) -> int:
         """Write a checkpoint of this moment and let ``latest`` name it.
@@ -199,6 +223,7 @@ class Boundary(BaseCallback):
             "without_improvement": self._without_improvement,
             "window": list(self._window),
             "visited": self._visited,
+            "visited_episodes": self._visited_episodes,
             "in_boundary": self._is_in_boundary,
             "seconds": self.seconds,
             "ended_by": self.ended_by,
@@ -211,16 +236,16 @@ class Boundary(BaseCallback):
         if resumable:
             self._resumable = timesteps
         self.run.point("latest", timesteps)
-        self.run.update_manifest({"timesteps": timesteps, "seconds": self.seconds})
+        self.run.update_manifest(self.progress(self.model))
         return timesteps
 
     def save_interrupted(self) -> None:
         """Write a checkpoint of an interruption.
 
         On-policy, nothing is learnt of a rollout until it is whole: the agent is still the one of the rollout's start,
-        so the checkpoint is of that moment, and the rollout is played again.
+        so the checkpoint is of that moment, and the rollout is played again. Others learn on the way.
         """
-        if self._rollout is not None and not isinstance(self.model, OffPolicyAlgorithm):
+        if self._rollout is not None and not isinstance(self.model, OffPolicyAlgorithm | QLearning):
             self._go_back_to(self._rollout)
         now = self.model.num_timesteps
         here = self.run.checkpoint_state(now) if now in self.run.checkpoint_steps() else {}
@@ -353,8 +378,3 @@ class Boundary(BaseCallback):
         if patience is None or self._without_improvement < patience:
             return ""
         return f"{patience} evaluations in a row brought no new best"
-
-
-def _is_due(every: int | None, before: int, now: int) -> bool:
-    """Whether a multiple of ``every`` was passed since the last boundary."""
-    return bool(every) and now // every > before // every  # type: ignore[operator]

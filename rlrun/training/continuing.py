@@ -9,14 +9,14 @@ from typing import Any
 
 from rlrun.algorithms.schedules import is_schedule_form, parse_schedule
 from rlrun.config.loading import Override, dotted, leaves, read_source
-from rlrun.config.schema import Config
-from rlrun.errors import UsageError
+from rlrun.config.schema import Config, whole_number
+from rlrun.errors import UsageError, shown
 from rlrun.runs.checkpoint import Checkpoint, forget_after, newest_resumable, remove_leftovers
 from rlrun.runs.directory import CONFIG, RunDirectory
 from rlrun.runs.files import to_yaml, write_whole
 from rlrun.runs.provenance import hardware, versions
 from rlrun.runs.trust import is_own, sign
-from rlrun.training.boundary import BUDGET
+from rlrun.training.boundary import BUDGET, done_by
 from rlrun.training.plan import make_plan
 
 # What may change in the middle of a run; anything else would be another agent in another env.
@@ -29,6 +29,7 @@ _FIXED = (
     *("policy", "policy_kwargs", "use_sde", "buffer_size", "replay_buffer_class", "replay_buffer_kwargs"),
     "optimize_memory_usage",
 )
+_EPISODES = "total_episodes"  # in an override
 _ANY_TIME = ("threads", "device", "max_time")
 
 
@@ -36,7 +37,7 @@ _ANY_TIME = ("threads", "device", "max_time")
 class Wishes:
     """How a run is to go on, where that differs from its config.
 
-    :ivar total_timesteps: a new budget, what was trained before included
+    :ivar total_timesteps: a new budget, what was trained before included; one of episodes is an override
     :ivar max_time: seconds after which to stop cleanly
     :ivar exact: go back to the last scheduled checkpoint, if an interruption saved a newer one
     :ivar steal: take the run from a process that holds it
@@ -51,18 +52,35 @@ class Wishes:
     overrides: tuple[Override, ...] = ()
     trust: bool = False
 
+    def new_total(self, config: Config) -> int | None:
+        """The new budget in the unit of the run's, if there is one.
+
+        :raises UsageError: when it is in the other unit, or no number
+        """
+        episodes = next((override.value for override in self.overrides if override.key == _EPISODES), None)
+        if config.budget_unit == "timesteps":
+            if episodes is not None:
+                raise UsageError("The budget of this run is counted in timesteps.", "Give the new total: --timesteps N")
+            return self.total_timesteps
+        if self.total_timesteps is not None:
+            hint = "Give the new total: --set total_episodes=N"
+            raise UsageError("The budget of this run is counted in episodes.", hint)
+        if episodes is not None and (isinstance(episodes, bool) or not isinstance(whole_number(episodes), int)):
+            raise UsageError(f"total_episodes must be a whole number, not {shown(episodes)}.")
+        return whole_number(episodes)
+
     def extend(self, run: RunDirectory) -> bool:
         """Whether a finished run gets a larger budget.
 
         :raises UsageError: when the new one is used up already
         """
-        if self.total_timesteps is None:
+        config, manifest = run.config(), run.manifest()
+        total = self.new_total(config)
+        if total is None:
             return False
-        done = run.pointer("final") or run.manifest().get("timesteps") or 0
-        if self.total_timesteps < done:
-            message = f"The run {run.name} has {done:,} timesteps already, more than {self.total_timesteps:,}."
-            raise UsageError(message, "--timesteps takes the new total.")
-        return self.total_timesteps > done
+        done = done_by(config, run.pointer("final") or manifest.get("timesteps") or 0, manifest.get("episodes") or 0)
+        _require_more(run, config, total, done)
+        return total > done
 
 
 @dataclass(frozen=True)
@@ -103,13 +121,28 @@ def prepare(run: RunDirectory, wishes: Wishes, import_paths: Sequence[str], say:
     """
     before = run.config()
     checkpoint = _choose(run, wishes, say)
-    done = checkpoint.timesteps if checkpoint else 0
+    at = checkpoint.timesteps if checkpoint else 0
     config = _changed(run, before, wishes, checkpoint, import_paths)
     # A process may have died between reopening a finished run and its next checkpoint.
-    reopens = wishes.total_timesteps is not None or run.manifest().get("reopened_at") == done
-    if checkpoint is not None and checkpoint.state["session"]["ended_by"] and config.total_timesteps > done and reopens:
+    reopens = wishes.new_total(before) is not None or run.manifest().get("reopened_at") == at
+    has_more = config.budget > _done(before, checkpoint)
+    if checkpoint is not None and checkpoint.state["session"]["ended_by"] and has_more and reopens:
         return Continuation(run, before, config, _reopened(run, checkpoint, config), is_reopened=True)
     return Continuation(run, before, config, checkpoint, is_reopened=False)
+
+
+def _done(config: Config, checkpoint: Checkpoint | None) -> int:
+    """How much of the budget a checkpoint has behind it."""
+    if checkpoint is None:
+        return 0
+    return done_by(config, checkpoint.timesteps, checkpoint.state["learner"].get("_episode_num", 0))
+
+
+def _require_more(run: RunDirectory, config: Config, total: int, done: int) -> None:
+    if total < done:
+        message = f"The run {run.name} has {done:,} {config.budget_unit} already, more than {total:,}."
+        flag = "--timesteps" if config.budget_unit == "timesteps" else "total_episodes"
+        raise UsageError(message, f"{flag} takes the new total.")
 
 
 def _choose(run: RunDirectory, wishes: Wishes, say: Callable[[str], None]) -> Checkpoint | None:
@@ -135,28 +168,27 @@ def _changed(
     run: RunDirectory, config: Config, wishes: Wishes, checkpoint: Checkpoint | None, import_paths: Sequence[str]
 ) -> Config:
     """The run's config with what the user wants changed, checked in full."""
-    for override in wishes.overrides:
+    overrides = tuple(override for override in wishes.overrides if override.key != _EPISODES)
+    for override in overrides:
         if any(f"{override.key}.".startswith(f"hyperparameters.{name}.") for name in _FIXED):
             raise _other_agent(override.key)
         if not any(f"{override.key}.".startswith(f"{key}.") for key in (*_CHANGEABLE, *_ANY_TIME)):
             message = f'"{override.key}" cannot be changed in the middle of a run.'
             raise UsageError(message, f"What can: {', '.join((*_CHANGEABLE, *_ANY_TIME))}; for the budget --timesteps.")
-    if wishes.overrides:
+    if overrides:
         # What the run started from may be gone by now. What it goes on from must fit the changes.
         weights = str(checkpoint.model_path) if checkpoint else None
-        given = [*wishes.overrides, Override("init_from", weights, "")]
+        given = [*overrides, Override("init_from", weights, "")]
         planned = make_plan(read_source(run.path / CONFIG, given), import_paths=import_paths).config
         _require_same_agent(config, planned)
         config = planned.model_copy(update={"init_from": config.init_from})
-    total, done = wishes.total_timesteps, checkpoint.timesteps if checkpoint else 0
-    if total is None or total == config.total_timesteps:
+    total = wishes.new_total(config)
+    if total is None or total == config.budget:
         return config
-    if total < done:
-        message = f"The run {run.name} has {done:,} timesteps already, more than {total:,}."
-        raise UsageError(message, "--timesteps takes the new total.")
-    horizon = config.schedule_timesteps or config.total_timesteps
-    _require_learning(config, horizon)
-    return config.model_copy(update={"total_timesteps": total, "schedule_timesteps": horizon})
+    _require_more(run, config, total, _done(config, checkpoint))
+    _require_learning(config)
+    unit = config.budget_unit
+    return config.model_copy(update={f"total_{unit}": total, f"schedule_{unit}": config.horizon})
 
 
 def _require_same_agent(before: Config, now: Config) -> None:
@@ -170,10 +202,11 @@ def _other_agent(key: str) -> UsageError:
     return UsageError(message, "For a new run from these weights: rlrun train --init RUN")
 
 
-def _require_learning(config: Config, horizon: int) -> None:
+def _require_learning(config: Config) -> None:
     rate = config.hyperparameters.get("learning_rate")
     if rate is not None and is_schedule_form(rate) and parse_schedule(rate)(0.0) == 0:
-        message = f"The learning rate falls to 0 at {horizon:,} timesteps, so nothing would be learnt after that."
+        when = f"{config.horizon:,} {config.budget_unit}"
+        message = f"The learning rate falls to 0 at {when}, so nothing would be learnt after that."
         raise UsageError(message, "Give it a value for the rest: --set hyperparameters.learning_rate=1e-4")
 
 

@@ -25,7 +25,7 @@ from rlrun.algorithms.hyperparameters import (
     noise_kinds,
 )
 from rlrun.algorithms.registry import Algorithm, algorithms
-from rlrun.config.schema import Config
+from rlrun.config.schema import BUDGETS, Config
 from rlrun.config.search import FORMS
 from rlrun.config.signatures import accepts_schedule, expected_class, keyword_parameters
 from rlrun.envs.wrappers import KNOWN
@@ -124,6 +124,7 @@ def config_schema() -> Schema:
         f"and sb3_contrib {sb3_contrib.__version__}.",
         "title": "rlrun config",
         **schema,
+        "anyOf": [{"required": [key]} for key in BUDGETS],
         "allOf": choices,
     }
 

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from rlrun.algorithms.build import build_model
 from rlrun.algorithms.crosschecks import EnvFacts, check_spaces, cross_check, default_policy
 from rlrun.algorithms.hyperparameters import Finding, resolve
-from rlrun.algorithms.registry import Algorithm, get_algorithm, near_algorithm
+from rlrun.algorithms.registry import Algorithm, algorithms, get_algorithm, near_algorithm
 from rlrun.config.classes import load_class, make_importable
 from rlrun.config.loading import Source, dotted, leaves, sound_part, validate
 from rlrun.config.locate import shipped_folder
@@ -101,6 +101,7 @@ def make_plan(
     warnings: list[Problem] = []
     if algorithm is not None:
         problems = [_as_hyperparameter(problem, algorithm) for problem in problems]
+        problems += _budget_unit(source, config, algorithm)
         config, errors, warnings = _check_keywords(source, config, algorithm, facts)
         problems += [*errors, *check_search(source, algorithm)]
         if venv is not None and facts is not None and not problems:
@@ -125,7 +126,7 @@ def _check_keywords(
         return config, _as_problems(source, [*findings, *check_spaces(algorithm, facts)]), []
     config = _with_policy(config, algorithm, facts)
     errors, warnings = cross_check(algorithm, config.hyperparameters, facts)
-    spacing = _spacing(source, config, facts)
+    spacing = [] if algorithm.is_episodic else _spacing(source, config, facts)
     return config, _as_problems(source, errors), [*_as_problems(source, warnings), *spacing]
 
 
@@ -228,6 +229,18 @@ def _with_parent(source: Source, config: Config, run_dir: Path) -> tuple[Config,
     return config.model_copy(update={"init_from": os.path.abspath(path)}), []
 
 
+def _budget_unit(source: Source, config: Config, algorithm: Algorithm) -> list[Problem]:
+    unit, other = ("timesteps", "episodes") if config.total_episodes is None else ("episodes", "timesteps")
+    if getattr(config, f"schedule_{other}") is not None:
+        message = f"the budget is counted in {unit}, and so are its schedules."
+        return [source.problem((f"schedule_{other}",), message, f"Use schedule_{unit}.")]
+    if config.total_episodes is None or algorithm.is_episodic:
+        return []
+    able = ", ".join(row.name for row in algorithms().values() if row.is_episodic)
+    message = f"{algorithm.name} learns from timesteps, so its budget is not counted in episodes (that is for {able})."
+    return [source.problem(("total_episodes",), message, "Give total_timesteps instead.")]
+
+
 def _patience(source: Source, config: Config) -> list[Problem]:
     if config.early_stop is None or config.early_stop.patience is None or config.evaluation.episodes:
         return []
@@ -238,7 +251,7 @@ def _patience(source: Source, config: Config) -> list[Problem]:
 def _spacing(source: Source, config: Config, facts: EnvFacts) -> list[Problem]:
     """Warn when checkpoints, which restart the envs, were asked for too often for the episodes."""
     every, steps = config.checkpoint.every or 0, facts.max_episode_steps
-    if not every or steps is None or every >= config.total_timesteps:
+    if not every or steps is None or every >= config.budget:
         return []
     needed = 3 * steps * facts.n_envs
     if every >= needed:

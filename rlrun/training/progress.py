@@ -11,11 +11,11 @@ from rlrun.evaluation.statistics import Evaluation
 class Reporter(Protocol):
     """Receives what happens. Every method returns at once."""
 
-    def started(self, run: Path, total_timesteps: int, timesteps: int, notes: tuple[str, ...]) -> None:
-        """Training begins, or goes on, at ``timesteps`` of ``total_timesteps``."""
+    def started(self, run: Path, budget: int, done: int, notes: tuple[str, ...], unit: str = "timesteps") -> None:
+        """Training begins, or goes on, at ``done`` of ``budget`` timesteps (or episodes: ``unit``)."""
 
-    def progressed(self, timesteps: int, mean_return: float | None) -> None:
-        """``timesteps`` are done; ``mean_return`` is the mean of the last training episodes."""
+    def progressed(self, done: int, mean_return: float | None) -> None:
+        """So much of the budget is done; ``mean_return`` is the mean of the last training episodes."""
 
     def evaluated(self, timesteps: int, evaluation: Evaluation, is_best: bool) -> None:
         """An evaluation during training ended."""
@@ -30,10 +30,10 @@ class Reporter(Protocol):
 class Silent:
     """Tells nobody."""
 
-    def started(self, run: Path, total_timesteps: int, timesteps: int, notes: tuple[str, ...]) -> None:
+    def started(self, run: Path, budget: int, done: int, notes: tuple[str, ...], unit: str = "timesteps") -> None:
         """See Reporter."""
 
-    def progressed(self, timesteps: int, mean_return: float | None) -> None:
+    def progressed(self, done: int, mean_return: float | None) -> None:
         """See Reporter."""
 
     def evaluated(self, timesteps: int, evaluation: Evaluation, is_best: bool) -> None:

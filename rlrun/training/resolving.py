@@ -10,7 +10,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 
 from rlrun.algorithms.crosschecks import EnvFacts
 from rlrun.algorithms.registry import Algorithm
-from rlrun.config.schema import Config
+from rlrun.config.schema import CHECKPOINTS, EVALUATIONS, LOG_ROWS, Config
 from rlrun.config.signatures import keyword_parameters
 from rlrun.evaluation.evaluate import is_deterministic
 
@@ -22,14 +22,13 @@ _LARGE_BATCH = 1_024
 
 def resolved(config: Config, algorithm: Algorithm, facts: EnvFacts | None = None) -> tuple[Config, list[str]]:
     """Fill in every null whose value follows from the rest, and say what was chosen for a reason."""
-    budget = config.total_timesteps
     images = _sees_images(config, facts)
     device, why = _choose_device(config, small=not algorithm.is_off_policy and not images)
     many = images or int(config.hyperparameters.get("batch_size") or 0) >= _LARGE_BATCH
     changes: dict[str, Any] = {
         "device": device,
         "threads": config.threads or (_MANY_THREADS if many else 1),
-        "log_every": max(1, budget // 200) if config.log_every is None else config.log_every,
+        "log_every": _spacing(config, config.log_every, LOG_ROWS),
     }
     if config.normalize is not None and config.normalize.gamma is None:
         gamma = _gamma(config, algorithm)
@@ -37,13 +36,20 @@ def resolved(config: Config, algorithm: Algorithm, facts: EnvFacts | None = None
     evaluation, checkpoint = config.evaluation, config.checkpoint
     changes["evaluation"] = evaluation.model_copy(
         update={
-            "every": max(1, budget // 10) if evaluation.every is None else evaluation.every,
+            "every": _spacing(config, evaluation.every, EVALUATIONS),
             "deterministic": is_deterministic(config),
         }
     )
-    if checkpoint.every is None:
-        changes["checkpoint"] = checkpoint.model_copy(update={"every": max(1, budget // 5)})
+    every = _spacing(config, checkpoint.every, CHECKPOINTS)
+    changes["checkpoint"] = checkpoint.model_copy(update={"every": every})
     return config.model_copy(update=changes), [why, f"seed {config.seed}"]
+
+
+def _spacing(config: Config, every: int | None, times: int) -> int | None:
+    """Timesteps between two of something; None stays None where the budget is episodes of unknown length."""
+    if every is not None or config.total_timesteps is None:
+        return every
+    return max(1, config.total_timesteps // times)
 
 
 def _sees_images(config: Config, facts: EnvFacts | None) -> bool:

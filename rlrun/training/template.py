@@ -25,6 +25,7 @@ from rlrun.training.json_schema import parameter_docs, plain_default
 from rlrun.training.plan import make_plan, user_folders
 from rlrun.training.suggestions import CHECKPOINTS, Suggestions, suggest
 
+_EPISODES = 10_000
 _COLUMN, _WIDTH = 34, 118  # where comments begin and lines end
 
 
@@ -76,7 +77,10 @@ def _env(env: str, suggested: Suggestions) -> Iterator[str]:
 
 
 def _training(suggested: Suggestions) -> Iterator[str]:
-    yield _line("total_timesteps", suggested.budget, _description(Config, "total_timesteps"))
+    if suggested.algorithm.is_episodic:
+        yield _line("total_episodes", _EPISODES, "Training budget, in episodes.")
+    else:
+        yield _line("total_timesteps", suggested.budget, _description(Config, "total_timesteps"))
     if suggested.solved_at is not None:
         stop = {"mean_return": suggested.solved_at}
         yield _line("early_stop", stop, "The env counts as solved at this return.", "# ")
@@ -90,16 +94,23 @@ def _training(suggested: Suggestions) -> Iterator[str]:
         default = plain_default(parameter)
         if name not in chosen and default not in ((), (None,)):
             yield _line(name, default[0], docs.get(name, ""), "  # ")
-    yield _line("policy_kwargs", {"net_arch": [256, 256]}, "For instance: two layers of 256 units.", "  # ")
+    if "policy_kwargs" in suggested.keywords:
+        yield _line("policy_kwargs", {"net_arch": [256, 256]}, "For instance: two layers of 256 units.", "  # ")
 
 
 def _recording(suggested: Suggestions) -> Iterator[str]:
     yield "evaluation:"
-    yield _line("every", suggested.budget // CHECKPOINTS, _description(EvaluationConfig, "every"), "  ")
+    if suggested.algorithm.is_episodic:  # how many timesteps episodes take is not known
+        yield _field(EvaluationConfig, "every", "  # ")
+    else:
+        yield _line("every", suggested.budget // CHECKPOINTS, _description(EvaluationConfig, "every"), "  ")
     yield _field(EvaluationConfig, "episodes", "  ")
     yield _field(EvaluationConfig, "deterministic", "  # ")
     yield "checkpoint:"
-    yield _line("every", suggested.checkpoint_every, _description(CheckpointConfig, "every"), "  ")
+    if suggested.algorithm.is_episodic:
+        yield _field(CheckpointConfig, "every", "  # ")
+    else:
+        yield _line("every", suggested.checkpoint_every, _description(CheckpointConfig, "every"), "  ")
     if suggested.buffer_size is not None and suggested.buffer_bytes(suggested.buffer_size) > 2**30:
         yield _line("keep", 1, "Each holds the replay buffer.", "  ")
     else:

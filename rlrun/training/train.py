@@ -36,7 +36,7 @@ from rlrun.runs.provenance import command_line, git_state, hardware, versions
 from rlrun.runs.replay import load_replay_buffer
 from rlrun.runs.space import require_space
 from rlrun.runs.trust import config_folder, is_own, named_code, sign, trusted_import_paths
-from rlrun.training.boundary import BUDGET, Boundary, seed_learner
+from rlrun.training.boundary import BUDGET, Boundary, done_by, seed_learner
 from rlrun.training.continuing import Wishes, prepare
 from rlrun.training.interruption import StopRequested, Stops, TrainingEnded
 from rlrun.training.plan import Plan
@@ -144,7 +144,7 @@ def _without_trackers(config: Config, reporter: Reporter) -> Config:
 @contextlib.contextmanager
 def _session(config: Config, recipe: EnvRecipe) -> Iterator[_Session]:
     torch.set_num_threads(config.threads or 1)
-    venv, envs, note = make_training_envs(recipe, config.total_timesteps)
+    venv, envs, note = make_training_envs(recipe, config.budget)
     try:
         seed_learner(config, 0, venv.action_space)
         model = build_model(config, venv)
@@ -195,22 +195,22 @@ def _train(
     kind: type[Boundary] = Boundary,
 ) -> None:
     config, model = session.config, session.model
-    done_before = checkpoint.timesteps if checkpoint else 0
-    files = RunFiles(run.path, keep_until=done_before)
+    files = RunFiles(run.path, keep_until=checkpoint.timesteps if checkpoint else 0)
     model.set_logger(Logger(str(run.path), _open_writers(config, run, files, checkpoint)))
     stops = Stops(config.max_time, began, lock)
     boundary = kind(config, run, session.recipe, session.envs, files, reporter, stops, began, checkpoint)
 
     def finish(status: str, **more: Any) -> None:
-        run.update_manifest({"status": status, "timesteps": model.num_timesteps, "seconds": boundary.seconds, **more})
+        run.update_manifest({"status": status, **boundary.progress(model), **more})
 
     run.update_manifest({"status": "running"})
-    reporter.started(run.path, config.total_timesteps, done_before, notes)
+    done = done_by(config, model.num_timesteps, model._episode_num)
+    reporter.started(run.path, config.budget, done, notes, config.budget_unit)
     stop: StopRequested | None = None
     with stops.handled():
         try:
             if not boundary.is_over:
-                budget = 0 if boundary.ended_by else max(0, config.total_timesteps - done_before)
+                budget = 0 if boundary.ended_by else max(0, config.budget - done)
                 _learn(model, boundary, session.callbacks, budget, checkpoint is None)
             finish("finished", ended_by=boundary.ended_by)
         except StopRequested as request:
@@ -250,22 +250,28 @@ def _open_writers(config: Config, run: RunDirectory, files: RunFiles, checkpoint
 
 
 def _learn(
-    model: BaseAlgorithm, boundary: Boundary, callbacks: list[BaseCallback], timesteps: int, from_start: bool
+    model: BaseAlgorithm, boundary: Boundary, callbacks: list[BaseCallback], budget: int, from_start: bool
 ) -> None:
-    """Run SB3's ``learn`` and the last boundary."""
+    """Run SB3's ``learn`` and the last boundary.
+
+    :param budget: what is left of it, in its unit
+    """
     ended_by = boundary.ended_by or BUDGET
+    config = boundary.config
+    target = done_by(config, model.num_timesteps, model._episode_num) + budget
+    more: Any = {f"total_{config.budget_unit}": budget}
     try:
-        # log_interval=None: rows are written at boundaries, counted in timesteps.
+        # log_interval=None: rows are written at boundaries.
         model.learn(
-            timesteps,
             callback=[boundary, *callbacks],
             log_interval=None,  # type: ignore[arg-type]
             reset_num_timesteps=from_start,
+            **more,
         )
     except TrainingEnded:
         _tell_end(callbacks)
         return
-    if model.num_timesteps < model._total_timesteps:
+    if done_by(config, model.num_timesteps, model._episode_num) < target:
         ended_by = "a callback ended training"
     boundary.end(ended_by)
 

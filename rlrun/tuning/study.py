@@ -190,6 +190,10 @@ def _subject(config: api.ConfigLike, overrides: list[Override], root: Path, name
             "a study compares evaluations, and there are none.", "evaluation.episodes", hint="Set it to 10."
         )
         raise ConfigError([problem])
+    if plan.config.total_timesteps is None:
+        message = "a study gives each trial the same number of timesteps, and this budget is of episodes."
+        hint = "Tune it with --set total_episodes=null --timesteps N."
+        raise ConfigError([Problem(message, "total_episodes", hint=hint)])
     stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
     folder = run_folder(root, plan.config) / (name or f"{stamp}-study")
     return Subject(plan, root, folder, search_space(plan.source, plan.algorithm))

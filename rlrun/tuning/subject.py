@@ -39,7 +39,7 @@ class Subject:
 
         What the config says, but so that there are two at least; else a quarter of the budget.
         """
-        total = self.plan.config.total_timesteps
+        total = self.plan.config.budget
         given = (self.plan.source.values.get("evaluation") or {}).get("every")
         if given is None:
             return max(1, total // _EVALUATIONS)
@@ -49,11 +49,11 @@ class Subject:
     def steps_per_seed(self) -> int:
         """How many evaluations a seed of a trial reports."""
         every = self.evaluate_every
-        return max(1, self.plan.config.total_timesteps // every) if every else 1
+        return max(1, self.plan.config.budget // every) if every else 1
 
     def step(self, seed_index: int, timesteps: int) -> int:
         """The pruner's count of evaluations: those of the seeds before, and of this one."""
-        last, total = self.steps_per_seed, self.plan.config.total_timesteps
+        last, total = self.steps_per_seed, self.plan.config.budget
         within = last if timesteps >= total or not self.evaluate_every else timesteps // self.evaluate_every
         return seed_index * last + min(last, within)
 
