@@ -380,7 +380,7 @@ def test_a_missing_tracker_package_is_named_with_its_extra(
         ("seeed=1", '--set seeed=1: seeed: there is no key "seeed".', 'Did you mean "seed"?'),
         ("hyperparameters.n_step=5", 'PPO has no keyword "n_step".', 'Did you mean "n_steps"?'),
         ("seed=two", "--set seed=two: seed: must be a whole number,", "not 'two'."),
-        ("total_timesteps=null", "total_timesteps: must be a whole number,", "not null."),
+        ("total_timesteps=null", '"total_timesteps" is missing.', "For instance `total_timesteps: 100_000`"),
         ("seed=[3", "--set seed=[3: is not valid YAML", "Look at this line"),
         ("seed=!!python/name:os.system", "the tag !!python/name:os.system is not allowed.", "Leave it out"),
         ("env..x=3", '--set env..x=3: "env..x" is no key', "Write it like hyperparameters.gamma."),

@@ -33,11 +33,16 @@ def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     words = shlex.split(command.removeprefix(".venv/bin/"))
     assert words[0] == "rlrun"
     words = words[1:]
-    if words[0] == "train":
-        if "--timesteps" in words:
-            position = words.index("--timesteps")
-            del words[position : position + 2]
+    if words[0] == "train" and "--timesteps" in words:
+        position = words.index("--timesteps")
+        del words[position : position + 2]
+    if any(word.startswith("total_episodes=") for word in words):
+        words = [word.partition("=")[0] + "=20" if word.startswith("total_episodes=") else word for word in words]
+    elif words[0] == "train":
         words += ["--timesteps", "2048", "--set", "evaluation.every=1024", "--set", "checkpoint.every=1024"]
+    if words[0] == "tune":
+        words[words.index("--trials") + 1] = "2"
+        words += ["--timesteps", "256", "--retest", "1", "--retest-seeds", "2"]
     if words[0] == "resume" and "--timesteps" in words:
         words[words.index("--timesteps") + 1] = "4096"
     code = cli.run(words)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.buffers import BaseBuffer, DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
@@ -75,21 +75,21 @@ class _InBfloat16(_ChannelsLast):
         return features.float()
 
 
-class _ImagesInOrder:
-    """Mixin of SB3's rollout buffers: images get their order while a number of theirs is a byte and not yet four."""
+def _images_in_order(self: BaseBuffer, array: np.ndarray, copy: bool = True) -> torch.Tensor:
+    """See BaseBuffer.to_torch: images get their order while a number of theirs is a byte and not yet four.
 
-    def to_torch(self, array: np.ndarray, copy: bool = True) -> torch.Tensor:
-        """See BaseBuffer; what is sampled is a copy already."""
-        tensor: torch.Tensor = super().to_torch(array, copy=False)  # type: ignore[misc]
-        return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
-
-
-class _Rollouts(_ImagesInOrder, RolloutBuffer):
-    pass
+    What is sampled is a copy already.
+    """
+    tensor = BaseBuffer.to_torch(self, array, copy=False)
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
-class _DictRollouts(_ImagesInOrder, DictRolloutBuffer):
-    pass
+class _Rollouts(RolloutBuffer):
+    to_torch = _images_in_order
+
+
+class _DictRollouts(DictRolloutBuffer):
+    to_torch = _images_in_order
 
 
 _BUFFERS: dict[type, type] = {RolloutBuffer: _Rollouts, DictRolloutBuffer: _DictRollouts}

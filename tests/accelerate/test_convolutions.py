@@ -16,7 +16,7 @@ from comparing import assert_same, killed_and_resumed, train_on_pixels
 from gymnasium import spaces
 from stable_baselines3 import DQN
 from stable_baselines3.common.policies import ActorCriticCnnPolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from stable_baselines3.dqn.policies import CnnPolicy
 
 from rlrun.accelerate.convolutions import speed_up
@@ -154,6 +154,23 @@ def test_who_chose_a_kernel_of_adam_keeps_it() -> None:
     policy = CnnPolicy(SPACE, spaces.Discrete(6), lambda _: 1e-4, optimizer_kwargs={"foreach": True})
     speed_up(SimpleNamespace(policy=policy))  # type: ignore[arg-type]
     assert type(policy.optimizer) is torch.optim.Adam
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_rollouts_of_images_come_in_the_order_of_the_convolutions(algo: str, tmp_path: Path) -> None:
+    seen = []
+    forward = NatureCNN.forward
+
+    def look(self: Any, observations: torch.Tensor) -> torch.Tensor:
+        seen.append((len(observations), observations.is_contiguous(memory_format=torch.channels_last)))
+        return forward(self, observations)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NatureCNN, "forward", look)
+        hyper = {"policy": "CnnPolicy", "n_steps": 16, **({"batch_size": 16} if algo == "ppo" else {})}
+        train_on_pixels(tmp_path, algo=algo, hyperparameters=hyper, total_timesteps=32)
+    assert {16} <= {size for size, _ in seen}
+    assert all(in_order for _, in_order in seen)
 
 
 @pytest.mark.parametrize("accelerate", ["auto", "bfloat16"])

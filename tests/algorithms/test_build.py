@@ -46,11 +46,16 @@ def config(algo: str, **hyperparameters: Any) -> Config:
     )
 
 
+POLICIES = {"recurrent_ppo": {"policy": "MlpLstmPolicy"}, "q_learning": {"policy": "TablePolicy"}}
+ENVS = {"q_learning": "FrozenLake-v1", "reinforce": "CartPole-v1"}
+
+
 @pytest.mark.parametrize("algo", list(algorithms()))
 def test_every_algorithm_of_the_table_builds_its_own_class(algo: str, cartpole: VecEnv, pendulum: VecEnv) -> None:
-    keywords = {"policy": "MlpLstmPolicy"} if algo == "recurrent_ppo" else {}
-    venv = cartpole if "Discrete" in algorithms()[algo].actions else pendulum
-    settings = config(algo, **keywords)
+    venv: VecEnv = cartpole if "Discrete" in algorithms()[algo].actions else pendulum
+    if algo in ENVS:
+        venv = DummyVecEnv([lambda: gym.make(ENVS[algo])])
+    settings = config(algo, **POLICIES.get(algo, {}))
     model = build_model(settings, venv)
     assert isinstance(model, algorithms()[algo].load())
     for plain in (
@@ -67,13 +72,18 @@ class Still(gym.Env[Any, Any]):
 
     observation_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
 
-    def __init__(self, action_space: spaces.Space[Any]) -> None:
+    def __init__(self, action_space: spaces.Space[Any], observations: spaces.Space[Any] | None = None) -> None:
         self.action_space = action_space
+        self.observation_space = self.observation_space if observations is None else observations
+
+
+def _venv(actions: spaces.Space[Any], observations: spaces.Space[Any] | None) -> VecEnv:
+    return DummyVecEnv([lambda: Still(actions, observations)])
 
 
 @pytest.mark.parametrize("algo", list(algorithms()))
 def test_the_table_says_which_action_spaces_sb3_accepts(algo: str) -> None:
-    keywords = {"policy": "MlpLstmPolicy"} if algo == "recurrent_ppo" else {}
+    observations = spaces.Discrete(3) if algo == "q_learning" else None
     accepted = []
     for space in (
         spaces.Box(-1.0, 1.0, (2,), np.float32),
@@ -81,8 +91,8 @@ def test_the_table_says_which_action_spaces_sb3_accepts(algo: str) -> None:
         spaces.MultiDiscrete([2, 3]),
         spaces.MultiBinary(2),
     ):
-        with contextlib.suppress(UsageError), contextlib.closing(DummyVecEnv([lambda s=space: Still(s)])) as venv:
-            build_model(config(algo, **keywords), venv)
+        with contextlib.suppress(UsageError), contextlib.closing(_venv(space, observations)) as venv:
+            build_model(config(algo, **POLICIES.get(algo, {})), venv)
             accepted.append(type(space).__name__)
     assert accepted == list(algorithms()[algo].actions)
 

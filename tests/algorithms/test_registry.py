@@ -13,18 +13,20 @@ from rlrun.errors import UsageError
 
 OFF_POLICY = {"dqn", "sac", "td3", "ddpg", "tqc", "qrdqn", "crossq"}
 ON_POLICY = {"a2c", "ppo", "trpo", "ars", "recurrent_ppo", "maskable_ppo"}
+EPISODIC = {"q_learning", "reinforce"}
 
 
 def test_the_table_holds_every_algorithm_that_is_promised() -> None:
-    assert set(algorithms()) == OFF_POLICY | ON_POLICY
+    assert set(algorithms()) == OFF_POLICY | ON_POLICY | EPISODIC
 
 
-@pytest.mark.parametrize("name", sorted(OFF_POLICY | ON_POLICY))
+@pytest.mark.parametrize("name", sorted(OFF_POLICY | ON_POLICY | EPISODIC))
 def test_every_row_is_an_sb3_class_that_learns_as_its_kind_does(name: str) -> None:
     algorithm = get_algorithm(name)
     assert algorithm.name == name
     assert issubclass(algorithm.load(), BaseAlgorithm)
     assert algorithm.is_off_policy == (name in OFF_POLICY)
+    assert algorithm.is_episodic == (name in EPISODIC)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,7 @@ def test_every_row_is_an_sb3_class_that_learns_as_its_kind_does(name: str) -> No
         ("pp0", 'Did you mean "ppo"?'),
         ("PPO", 'Did you mean "ppo"?'),
         ("maskableppo", 'Did you mean "maskable_ppo"?'),
-        ("reinforce", "Known: a2c, ppo, dqn, sac, td3,"),
+        ("alphazero", "Known: a2c, ppo, dqn, sac, td3,"),
     ],
 )
 def test_an_unknown_algorithm_gets_the_nearest_or_the_list(name: str, hint: str) -> None:
@@ -42,16 +44,16 @@ def test_an_unknown_algorithm_gets_the_nearest_or_the_list(name: str, hint: str)
     assert raised.value.hint.startswith(hint)
 
 
-@pytest.mark.parametrize(("name", "near"), [("pp0", "ppo"), ("SAC", "sac"), ("reinforce", None)])
+@pytest.mark.parametrize(("name", "near"), [("pp0", "ppo"), ("SAC", "sac"), ("alphazero", None)])
 def test_the_algorithm_that_was_most_likely_meant(name: str, near: str | None) -> None:
     found = near_algorithm(name)
     assert (found and found.name) == near
 
 
 def test_an_algorithm_that_cannot_be_imported_is_not_meant(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = [EntryPoint("reinforced", "no_such_module:R", "rlrun.algorithms")]
+    points = [EntryPoint("alphazeros", "no_such_module:R", "rlrun.algorithms")]
     monkeypatch.setattr(registry, "entry_points", lambda group: points)
-    assert near_algorithm("reinforce") is None
+    assert near_algorithm("alphazero") is None
 
 
 def test_a_plug_in_adds_an_algorithm_and_cannot_replace_one(monkeypatch: pytest.MonkeyPatch) -> None:

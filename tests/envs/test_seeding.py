@@ -56,6 +56,7 @@ def test_the_numbers_of_the_streams_never_change() -> None:
         "LEARNER": 3,
         "POLICY": 4,
         "VIDEO": 5,
+        "TUNING": 6,
     }
 
 

@@ -201,7 +201,7 @@ def test_patience_without_evaluations_is_refused() -> None:
     [
         ({}, 1),
         ({"algo": "dqn", "hyperparameters": {}}, 1),
-        ({"hyperparameters": {"n_steps": 1024, "batch_size": 1024}}, 4),
+        ({"hyperparameters": {"n_steps": 1024, "batch_size": 1024}}, 2),
         ({"threads": 3}, 3),
     ],
 )
