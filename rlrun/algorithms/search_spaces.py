@@ -114,7 +114,6 @@ SEARCH_SPACES: dict[str, Space] = {
     "reinforce": {
         "learning_rate": {"log": [1e-4, 1e-1]},
         "gamma": _GAMMA,
-        "returns": {"choice": ["reward_to_go", "episode"]},
         "standardize": {"choice": [True, False]},
         "baseline": {"choice": [True, False]},
         "policy_kwargs.net_arch": {"choice": [[16], [64], [64, 64]]},
