@@ -50,15 +50,16 @@ class StepCost:
     others: int
 
 
-def make_training_envs(recipe: EnvRecipe, timesteps: int) -> tuple[VecEnv, RestartableVecEnv, str]:
+def make_training_envs(recipe: EnvRecipe, timesteps: int, threads: int = 1) -> tuple[VecEnv, RestartableVecEnv, str]:
     """The training envs where ``env.vec`` says, or where they are fastest.
 
     :param timesteps: how many are to be trained
+    :param threads: of the learner, which hold on to their cores for a while after each of its steps
     :return: as ``EnvRecipe.make_training_vec``, and a note on what was decided and why; empty when there was no choice
     """
     if recipe.env.vec != "auto" or recipe.env.n_envs == 1:
         return *recipe.make_training_vec(), ""
-    n_processes, note = _decide(recipe, timesteps)
+    n_processes, note = _decide(recipe, timesteps, threads - 1)
     if n_processes > 1:
         try:
             with script_left_alone():
@@ -68,10 +69,15 @@ def make_training_envs(recipe: EnvRecipe, timesteps: int) -> tuple[VecEnv, Resta
     return *recipe.with_vec("serial").make_training_vec(), note
 
 
-def _decide(recipe: EnvRecipe, timesteps: int) -> tuple[int, str]:
-    """The number of processes that step envs, and the note."""
+def _decide(recipe: EnvRecipe, timesteps: int, taken: int) -> tuple[int, str]:
+    """The number of processes that step envs, and the note.
+
+    :param taken: cores that the learner has besides its first
+    """
     if usable_cores() == 1:
         return 1, "envs serial: this process may use one core"
+    if usable_cores() - taken < 2:
+        return 1, f"envs serial: the learner's {taken + 1} threads take the cores"
     if multiprocessing.current_process().daemon:
         return 1, "envs serial: this process may not start others"
     try:
@@ -80,14 +86,14 @@ def _decide(recipe: EnvRecipe, timesteps: int) -> tuple[int, str]:
         return 1, f"envs serial: the cost of a step could not be measured ({type(error).__name__})"
     if cost.draws:
         return 1, "envs serial: the env draws from the global generators, which workers would not share"
-    return _weigh(cost, recipe.env.n_envs, timesteps)
+    return _weigh(cost, recipe.env.n_envs, timesteps, taken)
 
 
-def _weigh(cost: StepCost, n_envs: int, timesteps: int) -> tuple[int, str]:
-    step, cores = f"a step takes {_in_words(cost.seconds)}", min(usable_cores(), n_envs)
+def _weigh(cost: StepCost, n_envs: int, timesteps: int, taken: int = 0) -> tuple[int, str]:
+    step, cores = f"a step takes {_in_words(cost.seconds)}", min(usable_cores() - taken, n_envs)
     if not _saved(cost.seconds, n_envs, cores):
         return 1, f"envs serial: {step}, too little to hand over"
-    processes = min(cores, (os.cpu_count() or 1) - cost.others)
+    processes = min(cores, (os.cpu_count() or 1) - taken - cost.others)
     saved = _saved(cost.seconds, n_envs, processes)
     if not saved:
         return 1, f"envs serial: {step}, but other processes use the cores (env.vec: workers does not mind)"

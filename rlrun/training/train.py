@@ -144,7 +144,7 @@ def _without_trackers(config: Config, reporter: Reporter) -> Config:
 @contextlib.contextmanager
 def _session(config: Config, recipe: EnvRecipe) -> Iterator[_Session]:
     torch.set_num_threads(config.threads or 1)
-    venv, envs, note = make_training_envs(recipe, config.budget)
+    venv, envs, note = make_training_envs(recipe, config.budget, config.threads or 1)
     try:
         seed_learner(config, 0, venv.action_space)
         model = build_model(config, venv)

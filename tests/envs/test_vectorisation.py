@@ -290,8 +290,10 @@ def test_a_parent_that_is_killed_leaves_no_process_and_no_shared_memory(what: st
 # -- env.vec: auto
 
 
-def decided(env_id: str, timesteps: int = 10**6, n_envs: int = 4, **settings: Any) -> tuple[VecEnv, str]:
-    venv, restartable, note = make_training_envs(recipe(env_id, "auto", n_envs, **settings), timesteps)
+def decided(
+    env_id: str, timesteps: int = 10**6, n_envs: int = 4, threads: int = 1, **settings: Any
+) -> tuple[VecEnv, str]:
+    venv, restartable, note = make_training_envs(recipe(env_id, "auto", n_envs, **settings), timesteps, threads)
     venv.reset()
     venv.close()
     return restartable.venv, note
@@ -324,6 +326,14 @@ def test_auto_leaves_cores_that_others_use_alone(monkeypatch: pytest.MonkeyPatch
     assert "other processes use the cores" in decided("Slow")[1]
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     assert decided("Slow")[1].startswith("envs in 2 processes")
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_auto_leaves_the_learners_threads_their_cores(monkeypatch: pytest.MonkeyPatch):
+    assert decided("Slow", threads=2)[1] == "envs serial: the learner's 2 threads take the cores"
+    monkeypatch.setattr(vectorisation, "usable_cores", lambda: 3)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert decided("Slow", threads=2)[1].startswith("envs in 2 processes")
 
 
 @pytest.mark.usefixtures("two_cores")
