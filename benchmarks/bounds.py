@@ -20,11 +20,11 @@ import time
 from typing import Any
 
 import numpy as np
-from peers import HERE, PAGE, ROWS
+from page import write_into_page
+from peers import HERE, ROWS
 
 import rlrun
 
-MARKS = ("<!-- bounds: written by benchmarks/bounds.py -->", "<!-- /bounds -->")
 QUIET = {"evaluation.every": 0, "evaluation.episodes": 0, "checkpoint.every": 0, "trackers": []}
 COUNTED = {"ppo": 2, "a2c": 20, "dqn": 400, "tqc": 60}  # rollouts, or timesteps once learning has begun
 STEPPED = 3.0  # seconds of the bare envs
@@ -156,9 +156,7 @@ def main() -> None:
         lines.append(f"| {' | '.join(measured(algo, env, what))} |")
         print(lines[-1], flush=True)
     if given.write:
-        page = PAGE.read_text()
-        before, _, rest = page.partition(MARKS[0])
-        PAGE.write_text(f"{before}{MARKS[0]}\n" + "\n".join(lines) + f"\n{MARKS[1]}{rest.partition(MARKS[1])[2]}")
+        write_into_page("bounds", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -16,14 +16,13 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from page import write_into_page
 
 import rlrun
 from rlrun.evidence.comparing import Compared
 from rlrun.evidence.curves import draw_on, group_curve
 
-DOCS = Path(__file__).parent.parent / "docs"
-PAGE, FIGURE = DOCS / "performance.md", DOCS / "images" / "learning.png"
-MARKS = ("<!-- learning: written by benchmarks/learning.py -->", "<!-- /learning -->")
+FIGURE = Path(__file__).parent.parent / "docs" / "images" / "learning.png"
 ROWS = (("CartPole-v1/ppo", 50_000), ("LunarLander-v3/ppo", 200_000), ("Pendulum-v1/tqc", 5_000))
 ROWS += (("PandaReachDense-v3/a2c", 40_000),)
 SEEDS, POINTS, EPISODES = "0-9", 10, 10
@@ -89,9 +88,7 @@ def main() -> None:
     if given.write:
         FIGURE.parent.mkdir(exist_ok=True)
         figure.savefig(FIGURE, dpi=110)
-        page = PAGE.read_text()
-        before, _, rest = page.partition(MARKS[0])
-        PAGE.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}")
+        write_into_page("learning", text)
     sys.exit(0 if equal else 1)
 
 

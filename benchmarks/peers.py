@@ -20,9 +20,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from page import write_into_page
+
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "performance.md"
-MARKS = ("<!-- peers: written by benchmarks/peers.py -->", "<!-- /peers -->")
 ROWS = (
     ("ppo", "CartPole-v1", "100k timesteps", 2.0),
     ("ppo", "LunarLander-v3", "200k timesteps", 2.5),
@@ -132,9 +132,7 @@ def main() -> None:
     text = table(rows, peer)
     print(text)
     if given.write:
-        page = PAGE.read_text()
-        before, _, rest = page.partition(MARKS[0])
-        PAGE.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}")
+        write_into_page("peers", text)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import contextlib
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Protocol
 
 from rlrun.errors import Interrupted
 from rlrun.machine import usable_cores
+from rlrun.processes import handling, why_killed
 
 _POLL = 0.2  # seconds
 
@@ -133,10 +133,8 @@ def reason_of(code: int, log: Path) -> str:
 
     :param log: its output
     """
-    if code == -signal.SIGKILL:
-        return "killed by the system, perhaps for memory"
     if code < 0:
-        return f"killed by signal {-code}"
+        return why_killed(code)
     text = log.read_text(errors="replace") if log.is_file() else ""
     lines = [line for line in text.splitlines() if line.startswith("error: ")]
     return lines[-1].removeprefix("error: ") if lines else f"ended with exit code {code}; see {log}"
@@ -201,15 +199,8 @@ class Pool:
     def _signals(self) -> Iterator[None]:
         """Hand Ctrl-C and SIGTERM on, so that every run saves its state; a second Ctrl-C ends them at once."""
         try:
-            if threading.current_thread() is not threading.main_thread():
+            with handling(self._note):
                 yield
-                return
-            before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-            try:
-                yield
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, signal.SIG_DFL if handler is None else handler)
         finally:
             for process in self._running.values():
                 process.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from rlrun.errors import UsageError
 from rlrun.evidence.scores import Curve, Seeds, read_curve
 from rlrun.evidence.statistics import interquartile_mean
+from rlrun.runs.files import write_whole
 
 # Okabe and Ito's colours, which people with any colour vision tell apart; and a line style each, for print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -93,15 +95,30 @@ def draw(groups: Sequence[Seeds], out: Path, what: str = "evaluation", axis: str
 
 
 def _save(curves: Sequence[GroupCurve], label: str, out: Path, axis: str) -> None:
+    figure, axes = new_figure((8, 4.5))
+    draw_on(axes, curves, label, axis)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, out)
+
+
+def new_figure(size: tuple[float, float]) -> tuple[Any, Any]:
+    """matplotlib's figure, which needs no display, and its axes.
+
+    :param size: width and height in inches
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    draw_on(axes, curves, label, axis)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=150)
+    return figure, figure.subplots()
+
+
+def save_figure(figure: Any, out: Path) -> None:
+    """Write a figure whole, in the format that the file's name says."""
+    content = io.BytesIO()
+    figure.savefig(content, format=out.suffix.lower().removeprefix("."), dpi=150)
+    write_whole(out, content.getvalue())
 
 
 def draw_on(axes: Any, curves: Sequence[GroupCurve], label: str, x_label: str = "timesteps") -> None:

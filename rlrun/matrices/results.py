@@ -176,12 +176,11 @@ def _compared(rows: Sequence[Row]) -> dict[str, Compared]:
 def _report(groups: Mapping[str, Group], rows: Sequence[Row], root: Path, out: Path) -> Path | None:
     """The HTML report of the cells that are trained."""
     selected = [f"{row.cell.name}={groups[row.cell.name].path}" for row in rows if row.cell.name in groups]
-    write = getattr(api, "report", None)
     trained = any(row.summary is not None and row.cell.name in groups for row in rows)
-    if write is None or not trained:
+    if not trained:
         return None
     try:
-        return Path(write(*selected, out=out, run_dir=root))
+        return api.report(*selected, out=out, run_dir=root)
     except RlrunError as error:
         note(f"warning: there is no report: {error}")
         return None

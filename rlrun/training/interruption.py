@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
 
+from rlrun.processes import handling
 from rlrun.runs.lock import RunLock
 
 
@@ -47,16 +47,9 @@ class Stops:
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[Stops]:
-        """Listen while inside; elsewhere than in the main thread Python gives no signals, so nothing is done there."""
-        if threading.current_thread() is not threading.main_thread():
+        """Listen while inside."""
+        with handling(self._note):
             yield self
-            return
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received == number == signal.SIGINT:

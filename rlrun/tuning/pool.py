@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from rlrun.processes import handling, why_killed
+
 _GRACE = 60.0  # seconds that a worker may take to stop
 
 
@@ -61,9 +63,7 @@ class Worker:
     def why_gone(self) -> str:
         """Why the process ended, in words."""
         code = self.process.returncode
-        if code == -signal.SIGKILL:
-            return "killed by the system, perhaps for memory"
-        return f"killed by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
+        return why_killed(code) if code < 0 else f"its process ended with exit code {code}"
 
 
 class Pool:
@@ -117,9 +117,6 @@ class Pool:
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
         """Hand Ctrl-C and SIGTERM on; a second Ctrl-C ends the workers at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
         def note(number: int, frame: FrameType | None) -> None:
             how = signal.SIGKILL if self.received == number == signal.SIGINT else number
@@ -127,9 +124,5 @@ class Pool:
             for worker in list(self._workers):
                 worker.process.send_signal(how)
 
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with handling(note):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlrun.errors import RlrunError
-from rlrun.evidence.curves import COLOURS
+from rlrun.evidence.curves import COLOURS, new_figure, save_figure
 from rlrun.runs.files import to_yaml, write_whole
 from rlrun.tuning.spaces import short_name
 from rlrun.tuning.storage import _GONE, REASON, SCORES, SECONDS, SEEDS, VALUES, best_first, quiet
@@ -75,7 +75,7 @@ def draw_history(path: Path, trials: Sequence[FrozenTrial], default: float | Non
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _figure((8, 4.5))
+    figure, axes = new_figure((8, 4.5))
     done = [trial for trial in trials if state_of(trial) == "complete" and trial.value is not None]
     pruned = [trial for trial in trials if state_of(trial) == "pruned" and trial.intermediate_values]
     failed = [trial.number for trial in trials if state_of(trial) == "failed"]
@@ -95,7 +95,7 @@ def draw_history(path: Path, trials: Sequence[FrozenTrial], default: float | Non
     axes.set_ylabel("mean return of the last evaluation")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def importances(study: Study, space: Sequence[str]) -> dict[str, float]:
@@ -117,28 +117,13 @@ def importances(study: Study, space: Sequence[str]) -> dict[str, float]:
 
 def draw_importance(path: Path, shares: Mapping[str, float]) -> None:
     """A bar for each hyperparameter."""
-    figure, axes = _figure((8, 1.2 + 0.35 * len(shares)))
+    figure, axes = new_figure((8, 1.2 + 0.35 * len(shares)))
     names = list(shares)[::-1]
     bars = axes.barh(names, [shares[name] for name in names], color=COLOURS[0])
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize="small")
     axes.set_xlabel("importance for being among the best trials (PED-ANOVA)")
     axes.margins(x=0.12)
-    _save(figure, path)
-
-
-def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots()
-
-
-def _save(figure: Any, path: Path) -> None:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
-    write_whole(path, content.getvalue())
+    save_figure(figure, path)
 
 
 def require_some(trials: Sequence[FrozenTrial], folder: Path) -> None:
