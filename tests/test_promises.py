@@ -47,6 +47,7 @@ def shipped(name: str, budget: int, **hyper: Any) -> tuple[str, dict[str, Any]]:
     return name, {"total_timesteps": budget, **{f"hyperparameters.{key}": value for key, value in hyper.items()}}
 
 
+ALL_OPTIONS = {"double_q": True, "dueling": True, "prioritized_replay": True, "n_steps": 3}
 ROLLOUT = {"n_steps": 100, "batch_size": 100, "n_epochs": 2}
 CASES: dict[str, Any] = {
     "a2c CartPole": shipped("CartPole-v1/a2c", 4000),
@@ -55,6 +56,7 @@ CASES: dict[str, Any] = {
     "recurrent_ppo": (own("recurrent_ppo", "Pendulum-v1", 1000, ROLLOUT, 2, normalize=True), {}),
     "q_learning": (own("q_learning", "FrozenLake-v1", 2000, {}), {}),
     "reinforce": (own("reinforce", "Pendulum-v1", 4000, {"standardize": False}, normalize=True), {}),
+    "dqn with all options": (own("dqn", "CartPole-v1", 1500, {**ALL_OPTIONS, "learning_starts": 200}, 2), {}),
     "ars": (own("ars", "CartPole-v1", 2000, {"n_delta": 4}, normalize=True), {}),
     "td3 noise": (own("td3", "Pendulum-v1", 800, NOISY, 2), {}),
     "a2c PandaReachDense": shipped("PandaReachDense-v3/a2c", 1200),

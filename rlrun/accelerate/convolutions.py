@@ -36,7 +36,7 @@ def speed_up(model: BaseAlgorithm, *, bfloat16: bool = False) -> None:
         for part in extractor.modules():
             if isinstance(part, nn.Conv2d):
                 part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
-        extractor.__class__ = _InBfloat16 if bfloat16 else _ChannelsLast
+        extractor.__class__ = _InBfloat16 if bfloat16 else ChannelsLast
     for module in model.policy.modules():
         optimizer = getattr(module, "optimizer", None)
         if type(optimizer) is torch.optim.Adam and OnePassAdam.can_step_for(optimizer):
@@ -52,12 +52,12 @@ def speed_up(model: BaseAlgorithm, *, bfloat16: bool = False) -> None:
 
 def extractors_of(module: nn.Module) -> list[nn.Module]:
     """The networks that can be made faster, or have been: those of images, on the CPU."""
-    kinds = (NatureCNN, _ChannelsLast, _InBfloat16)
+    kinds = (NatureCNN, ChannelsLast, _InBfloat16)
     found = [part for part in module.modules() if type(part) in kinds]
     return [part for part in found if next(part.parameters()).device.type == "cpu"]
 
 
-class _ChannelsLast(NatureCNN):
+class ChannelsLast(NatureCNN):
     """NatureCNN whose weights have their channels last."""
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
@@ -65,7 +65,7 @@ class _ChannelsLast(NatureCNN):
         return super().forward(observations.contiguous(memory_format=torch.channels_last))
 
 
-class _InBfloat16(_ChannelsLast):
+class _InBfloat16(ChannelsLast):
     """The same, computed with 8 bits of precision."""
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,8 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecTransposeImage
 
+from rlrun.accelerate.returns import samples_of
+
 _SMALL = spaces.Box(0, 255, (1,), np.uint8)
 _NEXT_ROW, _AMONG_ENDS, _WHOLE = 0, 1, 2  # where a row's next frame is; or its observations are kept whole
 
@@ -30,6 +32,8 @@ class FrameBuffer(ReplayBuffer):
     the envs in the middle of an episode, are kept whole beside the rows.
 
     :param stack: frames of an observation
+    :param n_steps: rewards that are summed, as in SB3's NStepReplayBuffer
+    :param gamma: their discount
     :ivar frames: (rows, n_envs, \\*frame), the newest of each row's observation
     :ivar age: (rows, n_envs), at most ``stack - 1``
     :ivar ended: (rows, n_envs); 1 where the row's next frame is among ``ends``, 2 where ``wholes`` has all of it
@@ -40,13 +44,13 @@ class FrameBuffer(ReplayBuffer):
 
     channels_last = False
 
-    def __init__(self, *args: Any, stack: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, stack: int, n_steps: int = 1, gamma: float = 0.99, **kwargs: Any) -> None:
         buffer_size, observation_space, *others = args
         # What SB3 allocates is wanted, but for the observations.
         super().__init__(buffer_size, _SMALL, *others, **kwargs)
         self.observation_space, self.obs_shape = observation_space, observation_space.shape
         del self.observations, self.next_observations
-        self.stack = stack
+        self.stack, self.n_steps, self.gamma = stack, n_steps, gamma
         channels, *size = observation_space.shape
         self._depth = channels // stack
         shape = (self.n_envs, self._depth, *size)
@@ -111,17 +115,9 @@ class FrameBuffer(ReplayBuffer):
 
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> ReplayBufferSamples:
         envs = np.random.randint(0, high=self.n_envs, size=(len(batch_inds),))  # as SB3 draws
-        obs, next_obs = self._observations(batch_inds, envs)
-        data = (
-            self._normalize_obs(obs, env),
-            self.actions[batch_inds, envs, :],
-            self._normalize_obs(next_obs, env),
-            (self.dones[batch_inds, envs] * (1 - self.timeouts[batch_inds, envs])).reshape(-1, 1),
-            self._normalize_reward(self.rewards[batch_inds, envs].reshape(-1, 1), env),
-        )
-        return ReplayBufferSamples(*tuple(map(self.to_torch, data)))
+        return samples_of(self, batch_inds, envs, env)
 
-    def _observations(self, rows: np.ndarray, envs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def observations_at(self, rows: np.ndarray, envs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Observations and the next ones, each (batch, stack * depth, height, width)."""
         back = np.arange(self.stack - 1, -2, -1)  # rows back from the observation's own; -1: the next
         found = self.frames[(rows[:, None] - back) % self.buffer_size, envs[:, None]]
@@ -206,6 +202,4 @@ def why_not(space: spaces.Space[Any], stack: int | None, settings: Mapping[str, 
         return "the config names another replay buffer"
     if settings.get("optimize_memory_usage"):
         return "optimize_memory_usage"
-    if settings.get("n_steps", 1) != 1:
-        return "returns are of several steps"
     return ""

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from sb3_contrib import QRDQN
 from sb3_contrib.qrdqn import policies as qrdqn_policies
 from stable_baselines3 import DQN
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.dqn import policies as dqn_policies
 
+from rlrun.accelerate import td_learning
 from rlrun.accelerate.batches import Batch
+from rlrun.accelerate.convolutions import ChannelsLast
 from rlrun.accelerate.flat import Array
 from rlrun.accelerate.mlp import Mlp
 from rlrun.accelerate.off_policy import Learner, OffPolicy, Target, Trained
@@ -33,6 +36,7 @@ class QLearner(Learner):
         self.net = Mlp(_sequential(network), self.trained.flat)
         self.target_net = Mlp(_sequential(target), self.target.flat)
         self.n_actions = int(model.action_space.n)
+        self.double_q = getattr(model, "double_q", False)
         self._rows: Array = np.arange(0)
 
     def parts(self) -> list[Any]:
@@ -67,7 +71,11 @@ class QLearner(Learner):
         :return: it, and its gradient with respect to the network's output, (batch, actions)
         """
         rows, actions = self.rows(batch), batch.actions[:, 0]
-        following = self.target_net.forward(batch.next_observations).max(axis=1)
+        following = self.target_net.forward(batch.next_observations)
+        if self.double_q:
+            following = following[rows, self.net.forward(batch.next_observations).argmax(axis=1)]
+        else:
+            following = following.max(axis=1)
         targets = batch.rewards + (1 - batch.dones) * np.float32(gamma) * following
         values = self.net.forward(batch.observations)
         errors = values[rows, actions] - targets
@@ -121,12 +129,13 @@ class QLearning(OffPolicy):
     """What DQN and QR-DQN share: they differ in their learner."""
 
     fast: QLearner | None
+    image_policies: tuple[type, ...] = ()
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """See DQN."""
         model: Any = self
         if self.fast is None:
-            super().train(gradient_steps, batch_size)  # type: ignore[misc]
+            self.train_in_torch(gradient_steps, batch_size)
             return
         fast = self.ready()
         model._update_learning_rate(model.policy.optimizer)
@@ -139,13 +148,35 @@ class QLearning(OffPolicy):
         model.logger.record("train/n_updates", model._n_updates, exclude="tensorboard")
         model.logger.record("train/loss", np.mean(losses))
 
+    def train_in_torch(self, gradient_steps: int, batch_size: int) -> None:
+        """Where NumPy does not."""
+        super().train(gradient_steps, batch_size)  # type: ignore[misc]
+
+    def sees_images(self) -> bool:
+        """Whether the policy is SB3's own with its NatureCNN, which has nothing that acting would have to switch."""
+        model: Any = self
+        extractor = self.networks()[0][0].features_extractor
+        return type(model.policy) in self.image_policies and isinstance(extractor, ChannelsLast)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[Array, Array]:
+        """See OffPolicyAlgorithm."""
+        model: Any = self
+        if self.fast is None and model.num_timesteps >= learning_starts and self.sees_images():
+            return self.explore(action_noise, n_envs)
+        return super()._sample_action(learning_starts, action_noise, n_envs)
+
     def explore(self, action_noise: ActionNoise | None, n_envs: int) -> tuple[Array, Array]:
         """See OffPolicy: epsilon-greedy."""
         model: Any = self
         if np.random.rand() < model.exploration_rate:
             actions = np.array([model.action_space.sample() for _ in range(n_envs)])
+        elif self.fast is not None:
+            actions = self.fast.values(model._last_obs).argmax(axis=1)
         else:
-            actions = model.fast.values(model._last_obs).argmax(axis=1)
+            with torch.no_grad():
+                actions = self.networks()[0][0]._predict(torch.as_tensor(model._last_obs)).numpy()
         return actions, actions
 
     def _on_step(self) -> None:
@@ -165,6 +196,7 @@ class FastDQN(QLearning, DQN):
     """DQN with its faster form."""
 
     policies = (dqn_policies.MlpPolicy, dqn_policies.MultiInputPolicy)
+    image_policies = (dqn_policies.CnnPolicy,)
 
     def networks(self) -> tuple[list[Any], list[Any]]:
         """See OffPolicy."""
@@ -174,11 +206,24 @@ class FastDQN(QLearning, DQN):
         """See Accelerated."""
         return QLearner(self, self.q_net, self.q_net_target)
 
+    def train_in_torch(self, gradient_steps: int, batch_size: int) -> None:
+        """See QLearning."""
+        if not self.sees_images():
+            super().train_in_torch(gradient_steps, batch_size)
+            return
+        buffer: Any = self.replay_buffer
+
+        def one_update(batch_size: int) -> float:
+            return td_learning.update(self, buffer.sample(batch_size, env=self._vec_normalize_env))[0]
+
+        td_learning.train(self, gradient_steps, batch_size, one_update)
+
 
 class FastQRDQN(QLearning, QRDQN):
     """QR-DQN with its faster form."""
 
     policies = (qrdqn_policies.MlpPolicy, qrdqn_policies.MultiInputPolicy)
+    image_policies = (qrdqn_policies.CnnPolicy,)
 
     def networks(self) -> tuple[list[Any], list[Any]]:
         """See OffPolicy."""

@@ -6,13 +6,13 @@ import warnings
 from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlrun.accelerate import convolutions, frames, graphs
 from rlrun.accelerate.choose import accelerated
 from rlrun.accelerate.startup import leave_compiler_out
 from rlrun.accelerate.threads import torch_threads
+from rlrun.algorithms.dqn import DQN, FastDQN
 from rlrun.algorithms.hyperparameters import resolve
 from rlrun.algorithms.registry import get_algorithm
 from rlrun.algorithms.reinforce import REINFORCE, FastREINFORCE
@@ -21,7 +21,7 @@ from rlrun.config.schema import Config
 from rlrun.errors import ConfigError, Problem, UsageError
 
 # Of rlrun's own algorithms; those of SB3's are in rlrun.accelerate.
-_OWN_FASTER_FORMS: dict[type[BaseAlgorithm], type[BaseAlgorithm]] = {REINFORCE: FastREINFORCE}
+_OWN_FASTER_FORMS: dict[type[BaseAlgorithm], type[BaseAlgorithm]] = {REINFORCE: FastREINFORCE, DQN: FastDQN}
 
 
 def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_training: bool = True) -> BaseAlgorithm:
@@ -41,6 +41,8 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
         kwargs |= {"buffer_size": venv.num_envs, "optimize_memory_usage": False}
     cls: Any = algorithm.load()
     name = cls.__name__
+    if issubclass(cls, DQN):
+        cls, kwargs = cls.plainest(kwargs)
     accelerates = for_training and config.accelerate != "off"
     if accelerates:
         plain, stack = cls, frames.stack_of(venv)
@@ -81,12 +83,12 @@ def _with_horizon(cls: Any, horizon: int, unit: str) -> Any:
 
 
 def _with_frames_once(cls: Any, stack: int | None) -> Any:
-    """The class with a FrameBuffer, which a saved model does not name: it can be loaded where there is no rlrun."""
+    """The class with a FrameBuffer. A saved model does not name it: whoever loads one makes the buffer SB3 would."""
 
     def set_up(self: Any) -> None:
-        settings = self.replay_buffer_kwargs
-        self.replay_buffer_class, self.replay_buffer_kwargs = frames.FrameBuffer, {**settings, "stack": stack}
+        settings, steps = self.replay_buffer_kwargs, {"n_steps": self.n_steps, "gamma": self.gamma}
+        self.replay_buffer_class, self.replay_buffer_kwargs = frames.FrameBuffer, {**settings, "stack": stack, **steps}
         cls._setup_model(self)
-        self.replay_buffer_class, self.replay_buffer_kwargs = ReplayBuffer, settings
+        self.replay_buffer_class, self.replay_buffer_kwargs = None, settings
 
     return type(cls.__name__, (cls,), {"_setup_model": set_up})

@@ -64,6 +64,7 @@ def cross_check(
         *_net_arch(algorithm, values),
         *_episodic_training(values, facts),
         *_her(values, facts),
+        *_prioritized_replay(hyperparameters, facts),
         *memory,
     ]
     minibatch_errors, warnings = ([], []) if memory else _minibatches(values, facts)
@@ -249,6 +250,19 @@ def _memory(algorithm: Algorithm, values: Mapping[str, Any], facts: EnvFacts) ->
         return []
     message = f"{what} needs {_gib(needed)}, and {_gib(available)} is free."
     return [Finding(("hyperparameters", name), message, f"About {int(size * available * 0.8 / needed):,} would fit.")]
+
+
+def _prioritized_replay(given: Mapping[str, Any], facts: EnvFacts) -> list[Finding]:
+    from rlrun.algorithms import prioritized
+
+    if given.get("prioritized_replay") is True:
+        reason = prioritized.why_not(facts.observation_space, given)
+        return [Finding(("hyperparameters", "prioritized_replay"), f"{reason}.")] if reason else []
+    unused = [name for name in given if name.startswith("prioritized_replay_")]
+    hint = "Set hyperparameters.prioritized_replay: true, or leave it out."
+    return [
+        Finding(("hyperparameters", name), f"{name} does nothing without prioritized_replay.", hint) for name in unused
+    ]
 
 
 def _cuts_taken_for_ends(values: Mapping[str, Any]) -> list[Finding]:

@@ -54,6 +54,9 @@ BOUNDS = {
     **dict.fromkeys(("n_eval_episodes", "n_quantiles", "n_critics"), (1, math.inf)),
     **dict.fromkeys(("learning_rate", "learning_starts", "clip_range", "max_grad_norm", "sigma"), (0, math.inf)),
     **dict.fromkeys(("exploration_decay", "vf_coef"), (0, math.inf)),
+    **dict.fromkeys(("prioritized_replay_alpha", "prioritized_replay_eps"), (0, math.inf)),
+    "prioritized_replay_beta0": (0, 1),
+    "prioritized_replay_beta_iters": (1, math.inf),
     **dict.fromkeys(("target_policy_noise", "target_noise_clip", "target_kl", "cg_damping"), (0, math.inf)),
 }
 ACTIVATIONS = (

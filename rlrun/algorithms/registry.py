@@ -56,7 +56,7 @@ _ANY = ("Box", "Discrete", "MultiDiscrete", "MultiBinary")
 _TABLE = (
     Algorithm("a2c", "stable_baselines3:A2C", _ANY),
     Algorithm("ppo", "stable_baselines3:PPO", _ANY),
-    Algorithm("dqn", "stable_baselines3:DQN", ("Discrete",)),
+    Algorithm("dqn", "rlrun.algorithms.dqn:DQN", ("Discrete",)),
     Algorithm("sac", "stable_baselines3:SAC", ("Box",)),
     Algorithm("td3", "stable_baselines3:TD3", ("Box",)),
     Algorithm("ddpg", "stable_baselines3:DDPG", ("Box",)),

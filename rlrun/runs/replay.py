@@ -17,10 +17,12 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from rlrun.accelerate.frames import FrameBuffer
+from rlrun.algorithms.prioritized import Prioritized
 from rlrun.errors import UsageError
 
 FOLDER = "replay_buffer"
 _CHUNK_BYTES = 32 * 2**20
+_WITH_MORE = (FrameBuffer, Prioritized)  # than rows
 # Small, and changed behind the writing position when an episode ends: always written in full.
 _WHOLE = ("rewards", "dones", "timeouts", "ep_start", "ep_length", "age", "ended")
 
@@ -49,7 +51,7 @@ def save_replay_buffer(buffer: ReplayBuffer, folder: Path, previous: Path | None
     state: dict[str, Any] = {"pos": buffer.pos, "full": buffer.full, "rows": rows, "files": files}
     if isinstance(buffer, HerReplayBuffer):
         state["current_ep_start"] = buffer._current_ep_start.tolist()
-    if isinstance(buffer, FrameBuffer):
+    if isinstance(buffer, _WITH_MORE):
         for name, array in buffer.besides().items():
             np.save(folder / _besides(name), array)
     return state
@@ -95,7 +97,7 @@ def load_replay_buffer(buffer: ReplayBuffer, folder: Path, state: dict[str, Any]
                 raise ValueError(f"{name} has shape {part.shape}")
             targets[name][start:stop] = part
             filled[name] += stop - start
-        if isinstance(buffer, FrameBuffer):
+        if isinstance(buffer, _WITH_MORE):
             parts = {name: np.load(folder / _besides(name), allow_pickle=False) for name in buffer.besides()}
             buffer.put_besides(parts)
     except (OSError, ValueError, KeyError, TypeError, MemoryError) as error:

@@ -13,7 +13,7 @@ import torch
 from comparing import assert_same, final_state, killed_and_resumed, train_on_pixels
 from gymnasium import spaces
 from stable_baselines3 import DQN
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecMonitor, VecTransposeImage
 
@@ -94,6 +94,20 @@ def test_samples_have_the_bits_of_sb3s_buffer(n_envs: int, channels: int, stack:
     ours, theirs = buffers(venv, 40 * n_envs, stack)
     play(venv, steps, ours, theirs)
     assert_same_samples(ours, theirs)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 40, 43, 150])
+@pytest.mark.parametrize("n_steps", [2, 3, 12])
+def test_samples_with_returns_of_several_steps_have_the_bits_of_sb3s_buffer(n_steps: int, steps: int) -> None:
+    venv = stacked(2)
+    known = (80, venv.observation_space, venv.action_space, "cpu")
+    ours = FrameBuffer(*known, n_envs=2, stack=4, n_steps=n_steps, gamma=0.9)
+    theirs = NStepReplayBuffer(*known, n_envs=2, n_steps=n_steps, gamma=0.9)
+    for length in (steps, 5):
+        play(venv, length, ours, theirs)
+        for buffer in (ours, theirs):
+            truncate_at_cut(buffer)
+        assert_same_samples(ours, theirs)
 
 
 def test_time_limits_are_ends_only_where_they_are_not_handled() -> None:
@@ -189,7 +203,6 @@ def test_a_million_transitions_of_atari_take_an_eighth_of_the_memory() -> None:
         (spaces.Dict({"image": spaces.Box(0, 255, (4, 84, 84), np.uint8)}), 4, {}, "no images"),
         (spaces.Box(0, 255, (4, 84, 84), np.uint8), 4, {"replay_buffer_class": ReplayBuffer}, "names another"),
         (spaces.Box(0, 255, (4, 84, 84), np.uint8), 4, {"optimize_memory_usage": True}, "optimize_memory_usage"),
-        (spaces.Box(0, 255, (4, 84, 84), np.uint8), 4, {"n_steps": 3}, "several steps"),
     ],
 )
 def test_only_stacks_of_images_in_sb3s_own_buffer_are_stored_once(

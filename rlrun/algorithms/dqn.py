@@ -1,0 +1,189 @@
+"""DQN and its well-known improvements, as options that go together in any combination."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from stable_baselines3 import DQN as PlainDQN
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import create_mlp
+from stable_baselines3.dqn import policies
+from torch import nn
+
+from rlrun.accelerate import q_learning, td_learning
+from rlrun.accelerate.frames import FrameBuffer
+from rlrun.algorithms import prioritized
+from rlrun.algorithms.prioritized import PrioritizedFrameBuffer, PrioritizedReplayBuffer
+
+OPTIONS = ("double_q", "dueling", "prioritized_replay")
+_BUFFERS = {None: PrioritizedReplayBuffer, FrameBuffer: PrioritizedFrameBuffer}
+
+
+class Dueling(nn.Module):
+    """The value of a state and the advantages of its actions, added (Wang et al. 2016, equation 9).
+
+    :param features_dim: of what comes in
+    :param n_actions: of what goes out
+    :param net_arch: hidden layers, which each of the two has for itself
+    """
+
+    def __init__(self, features_dim: int, n_actions: int, net_arch: list[int], activation_fn: type[nn.Module]) -> None:
+        super().__init__()
+        self.value = nn.Sequential(*create_mlp(features_dim, 1, net_arch, activation_fn))
+        self.advantage = nn.Sequential(*create_mlp(features_dim, n_actions, net_arch, activation_fn))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(batch, features) to (batch, actions)."""
+        advantages = self.advantage(features)
+        values: torch.Tensor = self.value(features) + advantages - advantages.mean(dim=1, keepdim=True)
+        return values
+
+
+class DuelingQNetwork(policies.QNetwork):
+    """SB3's QNetwork with a dueling head."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.q_net = Dueling(self.features_dim, int(self.action_space.n), self.net_arch, self.activation_fn)  # type: ignore[assignment]
+
+
+class DuelingMlpPolicy(policies.MlpPolicy):
+    """DQN's MlpPolicy with dueling networks."""
+
+    def make_q_net(self) -> policies.QNetwork:
+        """See DQNPolicy."""
+        arguments = self._update_features_extractor(self.net_args, features_extractor=None)
+        return DuelingQNetwork(**arguments).to(self.device)
+
+
+class DuelingCnnPolicy(policies.CnnPolicy):
+    """The same for images."""
+
+    make_q_net = DuelingMlpPolicy.make_q_net
+
+
+class DuelingMultiInputPolicy(policies.MultiInputPolicy):
+    """The same for Dict observations."""
+
+    make_q_net = DuelingMlpPolicy.make_q_net
+
+
+_DUELING: dict[type, type] = {
+    policies.MlpPolicy: DuelingMlpPolicy,
+    policies.CnnPolicy: DuelingCnnPolicy,
+    policies.MultiInputPolicy: DuelingMultiInputPolicy,
+}
+
+
+class DQN(PlainDQN):
+    """SB3's DQN (Mnih et al. 2015) with Double DQN, dueling networks and prioritised replay.
+
+    A config that uses none of the three is SB3's DQN itself. The names are those of Stable-Baselines 2.
+
+    :param double_q: the online network chooses the next action and the target network values it (van Hasselt et al.
+        2016, https://arxiv.org/abs/1509.06461)
+    :param dueling: networks that add the value of a state and the advantages of its actions (Wang et al. 2016,
+        https://arxiv.org/abs/1511.06581); ``policy_kwargs.net_arch`` are the hidden layers of each of the two
+    :param prioritized_replay: draw transitions in proportion to the size of their last error (Schaul et al. 2016,
+        https://arxiv.org/abs/1511.05952)
+    :param prioritized_replay_alpha: exponent of the priorities; 0 draws uniformly
+    :param prioritized_replay_beta0: exponent of the importance weights at the beginning; at the end it is 1
+    :param prioritized_replay_beta_iters: timesteps until it is 1; null for the whole training
+    :param prioritized_replay_eps: added to the errors
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = PlainDQN.policy_aliases
+
+    def __init__(
+        self,
+        *args: Any,
+        double_q: bool = False,
+        dueling: bool = False,
+        prioritized_replay: bool = False,
+        prioritized_replay_alpha: float = 0.6,
+        prioritized_replay_beta0: float = 0.4,
+        prioritized_replay_beta_iters: int | None = None,
+        prioritized_replay_eps: float = 1e-6,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **{**kwargs, "_init_setup_model": False})
+        self.double_q, self.dueling, self.prioritized_replay = double_q, dueling, prioritized_replay
+        self.prioritized_replay_alpha, self.prioritized_replay_eps = prioritized_replay_alpha, prioritized_replay_eps
+        self.prioritized_replay_beta0 = prioritized_replay_beta0
+        self.prioritized_replay_beta_iters = prioritized_replay_beta_iters
+        if dueling and self.policy_class not in _DUELING.values():
+            if self.policy_class not in _DUELING:
+                raise ValueError(f"dueling needs one of SB3's policies, not {self.policy_class.__name__}")
+            self.policy_class = _DUELING[self.policy_class]
+        if _init_setup_model:
+            self._setup_model()
+
+    @classmethod
+    def plainest(cls, settings: dict[str, Any]) -> tuple[type[PlainDQN], dict[str, Any]]:
+        """The class and the keyword arguments that a config needs: SB3's own where it uses none of the options."""
+        if any(settings.get(name) for name in OPTIONS):
+            return cls, settings
+        own = (*OPTIONS, *(f"prioritized_replay_{name}" for name in ("alpha", "beta0", "beta_iters", "eps")))
+        return PlainDQN, {name: value for name, value in settings.items() if name not in own}
+
+    def _setup_model(self) -> None:
+        if not self.prioritized_replay:
+            super()._setup_model()
+            return
+        wanted, settings = self.replay_buffer_class, self.replay_buffer_kwargs
+        named = None if wanted is FrameBuffer else wanted
+        reason = prioritized.why_not(
+            self.observation_space,
+            {"replay_buffer_class": named, "optimize_memory_usage": self.optimize_memory_usage},
+        )
+        if reason:
+            raise ValueError(reason)
+        self.replay_buffer_class = _BUFFERS[wanted]  # type: ignore[index]
+        self.replay_buffer_kwargs = {
+            **settings,
+            **{"n_steps": self.n_steps, "gamma": self.gamma},
+            **{"alpha": self.prioritized_replay_alpha, "epsilon": self.prioritized_replay_eps},
+        }
+        super()._setup_model()
+        # A saved model does not name it: whoever loads one makes the buffer that SB3 would.
+        self.replay_buffer_class, self.replay_buffer_kwargs = None, settings
+
+    @property
+    def beta(self) -> float:
+        """The exponent of the importance weights now."""
+        horizon = self.prioritized_replay_beta_iters
+        done = self.num_timesteps / horizon if horizon else 1 - self._current_progress_remaining
+        return self.prioritized_replay_beta0 + (1 - self.prioritized_replay_beta0) * min(1.0, done)
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        """See SB3's DQN."""
+        td_learning.train(self, gradient_steps, batch_size, self._update)
+
+    def _update(self, batch_size: int) -> float:
+        buffer: Any = self.replay_buffer
+        if not self.prioritized_replay:
+            batch = buffer.sample(batch_size, env=self._vec_normalize_env)
+            return td_learning.update(self, batch, double_q=self.double_q)[0]
+        buffer.beta = self.beta
+        batch = buffer.sample(batch_size, env=self._vec_normalize_env)
+        loss, errors = td_learning.update(self, batch, double_q=self.double_q, weights=batch.weights)
+        buffer.update_priorities(batch.at, errors.cpu().numpy()[:, 0])
+        self.logger.record("train/prioritized_replay_beta", buffer.beta)
+        return loss
+
+
+class FastDQN(q_learning.QLearning, DQN):
+    """DQN with its faster form: acting; and Double DQN's updates where replay is uniform."""
+
+    policies = q_learning.FastDQN.policies
+    image_policies = (*q_learning.FastDQN.image_policies, DuelingCnnPolicy)
+
+    def networks(self) -> tuple[list[Any], list[Any]]:
+        """See OffPolicy."""
+        return [self.q_net, self.q_net_target], [self.policy.optimizer]
+
+    def build_fast(self) -> q_learning.QLearner:
+        """See Accelerated."""
+        return q_learning.QLearner(self, self.q_net, self.q_net_target)
