@@ -36,6 +36,10 @@ def speed_up(model: BaseAlgorithm, *, bfloat16: bool = False) -> None:
         for part in extractor.modules():
             if isinstance(part, nn.Conv2d):
                 part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
+            elif isinstance(part, nn.ReLU):
+                part.inplace = True
+            elif type(part) is nn.Linear and not bfloat16 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+                part.__class__ = _Linear
         extractor.__class__ = _InBfloat16 if bfloat16 else ChannelsLast
     for module in model.policy.modules():
         optimizer = getattr(module, "optimizer", None)
@@ -73,6 +77,35 @@ class _InBfloat16(ChannelsLast):
         with torch.autocast("cpu", torch.bfloat16):
             features = super().forward(observations)
         return features.float()
+
+
+class _Linear(nn.Linear):
+    """Linear by oneDNN, which has kernels for every processor; MKL, which torch asks, has slow ones for AMD's."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """See Linear."""
+        product: torch.Tensor = _Product.apply(rows, self.weight, self.bias)
+        return product
+
+
+class _Product(torch.autograd.Function):
+    """rows @ weight.T + bias."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(rows, weight)
+        return _product(rows, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        rows, weight = ctx.saved_tensors
+        (gradient,) = gradients
+        return _product(gradient, weight.t()), _product(gradient.t(), rows.t()), gradient.sum(0)
+
+
+def _product(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    return product
 
 
 def _images_in_order(self: BaseBuffer, array: np.ndarray, copy: bool = True) -> torch.Tensor:

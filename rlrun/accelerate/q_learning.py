@@ -20,6 +20,7 @@ from rlrun.accelerate.mlp import Mlp
 from rlrun.accelerate.off_policy import Learner, OffPolicy, Target, Trained
 from rlrun.accelerate.optimizers import clip_gradient_norm
 from rlrun.accelerate.quantiles import QuantileHuber
+from rlrun.accelerate.threads import torch_threads
 
 
 class QLearner(Learner):
@@ -175,7 +176,8 @@ class QLearning(OffPolicy):
         elif self.fast is not None:
             actions = self.fast.values(model._last_obs).argmax(axis=1)
         else:
-            with torch.no_grad():
+            # A single image is too little for several threads: waking them takes longer than they save.
+            with torch.no_grad(), torch_threads(1):
                 actions = self.networks()[0][0]._predict(torch.as_tensor(model._last_obs)).numpy()
         return actions, actions
 
