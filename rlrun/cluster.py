@@ -17,19 +17,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rlrun.config.loading import Source, read_source
+from rlrun.config.schema import Config
 from rlrun.console import note
-from rlrun.errors import MissingPackage, RlrunError, UsageError, did_you_mean, install_hint
+from rlrun.errors import ConfigError, MissingPackage, RlrunError, UsageError, did_you_mean, install_hint
 from rlrun.pool import Machines, Needs, Process, Task, ThisMachine, reason_of
 from rlrun.runs.directory import CHECKPOINTS
 from rlrun.runs.files import rename_into_place, write_whole
 from rlrun.runs.lock import FILE as LOCK
+from rlrun.training.plan import Plan, make_plan
 
 PLACES = ("ray",)
+# Of a process that trains a small network: Python, torch, SB3 and an env.
+_PROCESS_BYTES = 1_000_000_000
 _MOST_LOSSES = 5
 _POLL, _LOOK = 0.2, 2.0  # seconds between looks at the process, and at its folder
 _TO_SAVE = 110.0  # seconds that an interrupted run may take to save its state
@@ -59,6 +64,38 @@ def machines_of(on: str | None, address: str | None = None) -> Iterator[Machines
         cluster.close()
 
 
+def plan_for(source: Source, elsewhere: bool) -> Plan:
+    """The plan of a config that is trained here, or on machines of a cluster, so that a GPU need not be here.
+
+    :raises ConfigError: with every problem
+    """
+    device = source.values.get("device")
+    if not (elsewhere and isinstance(device, str) and device.startswith("cuda")):
+        return make_plan(source)
+    if device != "cuda":
+        problem = source.problem(("device",), f"{device} is a GPU of this machine.", "Write cuda: Ray says which.")
+        raise ConfigError([problem])
+    plan = make_plan(replace(source, values={**source.values, "device": "cpu"}))
+    return replace(plan, source=source, config=plan.config.model_copy(update={"device": device}))
+
+
+def needs_of_config(config: Config, import_paths: Sequence[str], build_env: bool = True) -> Needs:
+    """What a run takes of a machine: its threads, a GPU where it uses one, and memory.
+
+    :param build_env: to know how much memory a full replay buffer or rollout takes
+    """
+    memory = _PROCESS_BYTES + (_experience_bytes(config, import_paths) if build_env else 0)
+    return Needs(config.threads or 1, int(config.device.startswith("cuda")), memory)
+
+
+def _experience_bytes(config: Config, import_paths: Sequence[str]) -> int:
+    from rlrun.algorithms.crosschecks import experience_bytes
+
+    values = config.model_copy(update={"device": "cpu"}).model_dump(by_alias=True)
+    plan = make_plan(read_source(values), import_paths=import_paths)
+    return experience_bytes(plan.algorithm, plan.config.hyperparameters, plan.facts) if plan.facts else 0
+
+
 class RayCluster:
     """The machines of a Ray cluster.
 
@@ -70,43 +107,46 @@ class RayCluster:
 
     def __init__(self, address: str | None = None, fetch: bool = False) -> None:
         self.at_a_time: int | None = None
-        self._fetch = fetch
-        self._ray = _imported(address)
+        self.fetches = fetch
+        self.ray = _imported(address)
         self._warned: set[Needs] = set()
-        self._is_mine = not self._ray.is_initialized()
+        self._is_mine = not self.ray.is_initialized()
         if self._is_mine:
-            _connect(self._ray, address)
+            _connect(self.ray, address)
         self._stops: Any = None
 
     def start(self, task: Task) -> Process:
         """See :class:`rlrun.pool.Machines`."""
-        self._warn_if_nothing_fits(task)
+        self.warn_if_nothing_fits(task.name, task.needs)
         if self._stops is None:
-            here = self._ray.get_runtime_context().get_node_id()
-            place = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
-            self._stops = self._ray.remote(num_cpus=0, max_concurrency=1_000, scheduling_strategy=place)(
-                _Stops
-            ).remote()
-        return _RayProcess(self._ray, task, self._stops, self._fetch)
+            here = self.ray.get_runtime_context().get_node_id()
+            place = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
+            self._stops = self.ray.remote(num_cpus=0, max_concurrency=1_000, scheduling_strategy=place)(_Stops).remote()
+        return _RayProcess(self.ray, task, self._stops, self.fetches)
+
+    def room_for(self, needs: Needs) -> int:
+        """How many processes fit at a time, as of now; at least one."""
+        total = self.ray.cluster_resources()
+        wanted = {"CPU": needs.cores, "GPU": needs.gpus, "memory": needs.memory}
+        return max(1, min(int(total.get(name, 0) // number) for name, number in wanted.items() if number))
 
     def close(self) -> None:
         """See :class:`rlrun.pool.Machines`."""
         if self._stops is not None:
             with contextlib.suppress(Exception):  # Ray may be gone
-                self._ray.kill(self._stops)
+                self.ray.kill(self._stops)
         if self._is_mine:
-            self._ray.shutdown()
+            self.ray.shutdown()
 
-    def _warn_if_nothing_fits(self, task: Task) -> None:
+    def warn_if_nothing_fits(self, name: str, needs: Needs) -> None:
         """Say it once: a cluster may be about to grow."""
-        needs = task.needs
         wanted = {"CPU": needs.cores, "GPU": needs.gpus, "memory": needs.memory}
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         fits = any(all(node.get(name, 0) >= number for name, number in wanted.items()) for node in nodes)
         if not fits and needs not in self._warned:
             self._warned.add(needs)
             asked = f"{needs.cores} cores, {needs.gpus} GPUs and {needs.memory / 1e9:.1f} GB"
-            note(f"warning: no machine of the cluster has {asked} as of now, so {task.name} waits for one.")
+            note(f"warning: no machine of the cluster has {asked} as of now, so {name} waits for one.")
 
 
 def _imported(address: str | None) -> Any:
@@ -155,7 +195,7 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class _News:
+class News:
     """What a machine tells of a task.
 
     :ivar code: the exit code, at the end
@@ -220,8 +260,8 @@ class _RayProcess:
         mark = "" if self._fetch else self._mark.name
         self._mark.touch()
         files = self._ray.put(_contents(task))
-        variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
-        job = _Job(task, self._mark.name, mark, self._stops, [files], variables, os.getcwd(), self._losses > 0)
+        stops, variables = self._stops, variables_of_threads()
+        job = _Job(task, self._mark.name, mark, stops, [files], variables, os.getcwd(), self._losses > 0)
         asked: dict[str, Any] = {"num_cpus": needs.cores, "num_gpus": needs.gpus, "memory": needs.memory or None}
         remote = self._ray.remote(**asked, max_retries=0, num_returns="streaming", scheduling_strategy="SPREAD")(_work)
         self._stream = remote.options(name=f"rlrun {task.name}").remote(job)
@@ -245,7 +285,7 @@ class _RayProcess:
         while self._code is None and self._stream.next_ready():
             news = self._ray.get(next(self._stream))
             self.has_begun = True
-            _install(self._task, news)
+            install(self._task, news)
             if news.code is not None:
                 self._end(news.code, reason_of(news.code, self._task.log) if news.code else "")
         if self._code is None and self._stream.is_finished():  # the last word was lost
@@ -300,7 +340,7 @@ class _RayProcess:
         self._wanted = signal.SIGKILL
 
 
-def _install(task: Task, news: _News) -> None:
+def install(task: Task, news: News) -> None:
     """Write what came back; a checkpoint appears whole."""
     allowed = (*task.parts, _log_part(task))
     for name in (*news.files, *news.gone):
@@ -329,6 +369,11 @@ def _install(task: Task, news: _News) -> None:
 # -- on both sides
 
 
+def variables_of_threads() -> dict[str, str]:
+    """The environment variables of this process that say how many threads there are."""
+    return {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+
+
 def _log_part(task: Task) -> str:
     return task.log.relative_to(task.folder).as_posix()
 
@@ -336,10 +381,10 @@ def _log_part(task: Task) -> str:
 def _contents(task: Task) -> dict[str, bytes]:
     """What a process needs to find in its folder: the files there, and the task's parts."""
     own = {path.name: path.read_bytes() for path in task.folder.iterdir() if path.is_file() and path.suffix != ".tmp"}
-    return {**own, **_Courier(task.folder, task.parts).news().files}
+    return {**own, **Courier(task.folder, task.parts).news().files}
 
 
-class _Courier:
+class Courier:
     """Knows which files of a folder have changed since the last time.
 
     :param parts: of the folder that count
@@ -353,7 +398,7 @@ class _Courier:
         """Take what there is for sent."""
         self._sent = {name: stamp for name, _, stamp in self._listed()}
 
-    def news(self, code: int | None = None) -> _News:
+    def news(self, code: int | None = None) -> News:
         """Changed files. Checkpoints are read first: the CSV files then hold at least what belongs to them."""
         files: dict[str, bytes] = {}
         now: dict[str, tuple[int, int]] = {}
@@ -366,7 +411,7 @@ class _Courier:
                     del now[name]
         gone = tuple(name for name in self._sent if name not in now)
         self._sent = now
-        return _News(code, files, gone)
+        return News(code, files, gone)
 
     def checkpoints(self) -> set[str]:
         """The checkpoints that there are."""
@@ -389,7 +434,7 @@ class _Courier:
 # -- on the machine
 
 
-def _work(job: _Job) -> Iterator[_News]:
+def _work(job: _Job) -> Iterator[News]:
     """The Ray task: run the process, and send what it writes if nobody else sees it."""
     task = job.task
     if job.mark and (task.folder / job.mark).exists():
@@ -410,15 +455,15 @@ def _files_of(job: _Job) -> dict[str, bytes]:
     return dict(ray.get(job.files[0]))
 
 
-def _run(job: _Job, task: Task, ship: bool) -> Iterator[_News]:
-    courier = _Courier(task.folder, (*task.parts, _log_part(task)))
+def _run(job: _Job, task: Task, ship: bool) -> Iterator[News]:
+    courier = Courier(task.folder, (*task.parts, _log_part(task)))
     courier.note()
     process = _started(job, task)
     known, looked = courier.checkpoints(), time.monotonic()
     stop = job.stops.wanted.remote(job.key).future()  # a future: waiting for it in Ray would free this task's cores
     is_told = False
     try:
-        yield _News()
+        yield News()
         while process.poll() is None:
             time.sleep(_POLL)
             if not is_told and stop.done() and stop.exception() is None:
@@ -437,7 +482,7 @@ def _run(job: _Job, task: Task, ship: bool) -> Iterator[_News]:
         if process.poll() is None:
             process.kill()
             process.wait()
-    yield courier.news(process.returncode) if ship else _News(process.returncode)
+    yield courier.news(process.returncode) if ship else News(process.returncode)
 
 
 def _started(job: _Job, task: Task) -> subprocess.Popen[bytes]:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rlrun import api
-from rlrun.cluster import machines_of
+from rlrun.cluster import machines_of, needs_of_config, plan_for
 from rlrun.config.loading import Override, Source, read_source
 from rlrun.config.schema import Config
 from rlrun.console import note, print_error, seeds_reporter
-from rlrun.errors import ConfigError, Interrupted, RlrunError, UsageError
+from rlrun.errors import Interrupted, RlrunError, UsageError
 from rlrun.pool import Machines, Needs, Pool, Process, Task, ThisMachine
 from rlrun.processes import end_with_parent
 from rlrun.run import Run, as_overrides, validated
@@ -27,9 +27,6 @@ from rlrun.runs.files import write_json
 from rlrun.runs.groups import Group, create_group, difference_from, read_group
 from rlrun.runs.summary import RESULTS, last_evaluation, stored_results
 from rlrun.runs.trust import is_own, sign
-
-# Of a process that trains a small network: Python, torch, SB3 and an env.
-_PROCESS_BYTES = 1_000_000_000
 
 
 @dataclass
@@ -150,15 +147,8 @@ def shared_config(source: Source, elsewhere: bool = False) -> tuple[Config, tupl
     :return: the config, and the folders that it may import from
     :raises ConfigError: with every problem
     """
-    from rlrun.training.plan import make_plan
-
-    device = source.values.get("device")
-    is_remote_gpu = elsewhere and isinstance(device, str) and device.startswith("cuda")
-    if is_remote_gpu and device != "cuda":
-        problem = source.problem(("device",), f"{device} is a GPU of this machine.", "Write cuda: Ray says which.")
-        raise ConfigError([problem])
-    plan = make_plan(replace(source, values={**source.values, "device": "cpu"}) if is_remote_gpu else source)
-    config = plan.config.model_copy(update={"device": device}) if is_remote_gpu else plan.config
+    plan = plan_for(source, elsewhere)
+    config = plan.config
     if source.values.get("threads") is None:
         config = config.model_copy(update={"threads": 1})
     return config, plan.import_paths
@@ -270,21 +260,6 @@ def needs_of(group: Group) -> Needs:
     """
     config = validated(read_source({**group.values, "seed": 0}))
     return needs_of_config(config, group.import_paths, build_env=group.is_own)
-
-
-def needs_of_config(config: Config, import_paths: Sequence[str], build_env: bool = True) -> Needs:
-    """The same, of a config."""
-    memory = _PROCESS_BYTES + (_experience_bytes(config, import_paths) if build_env else 0)
-    return Needs(config.threads or 1, int(config.device.startswith("cuda")), memory)
-
-
-def _experience_bytes(config: Config, import_paths: Sequence[str]) -> int:
-    from rlrun.algorithms.crosschecks import experience_bytes
-    from rlrun.training.plan import make_plan
-
-    values = config.model_copy(update={"device": "cpu"}).model_dump(by_alias=True)
-    plan = make_plan(read_source(values), import_paths=import_paths)
-    return experience_bytes(plan.algorithm, plan.config.hyperparameters, plan.facts) if plan.facts else 0
 
 
 def _take_in(members: Sequence[Member]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import importlib.util
 import json
 import os
@@ -18,7 +20,7 @@ import pytest
 from comparing import assert_same
 
 import rlrun
-from rlrun.cluster import RayCluster, _contents, _Courier, _install, _News, machines_of
+from rlrun.cluster import Courier, News, RayCluster, _contents, install, machines_of
 from rlrun.console import SeedsLines
 from rlrun.errors import ConfigError, Interrupted, MissingPackage, RlrunError, UsageError
 from rlrun.pool import Needs, Pool, Process, Task, ThisMachine
@@ -104,7 +106,7 @@ def test_a_run_travels_without_its_lock_and_without_what_is_half_written(folder:
 
 def test_only_what_has_changed_comes_back_and_what_is_gone_goes(folder: Path):
     there, here = task_in(folder / "there"), task_in(folder / "here")
-    courier = _Courier(there.folder, (*there.parts, "logs/s0.txt"))
+    courier = Courier(there.folder, (*there.parts, "logs/s0.txt"))
     courier.note()
     before = courier.checkpoints()
     new = there.folder / "s0" / "checkpoints" / "300"
@@ -117,8 +119,8 @@ def test_only_what_has_changed_comes_back_and_what_is_gone_goes(folder: Path):
     news = courier.news()
     assert list(news.files) == ["s0/checkpoints/300/model.zip", "logs/s0.txt"]
     assert news.gone == ("s0/checkpoints/100/model.zip",)
-    assert courier.news() == _News()
-    _install(here, news)
+    assert courier.news() == News()
+    install(here, news)
     assert (here.folder / "s0" / "checkpoints" / "300" / "model.zip").read_bytes() == b"better"
     assert not (here.folder / "s0" / "checkpoints" / "100").exists()
     assert here.log.read_text() == "said"
@@ -128,9 +130,9 @@ def test_only_what_has_changed_comes_back_and_what_is_gone_goes(folder: Path):
 def test_a_machine_writes_nothing_but_its_own_run(name: str, folder: Path):
     task = task_in(folder / "g")
     with pytest.raises(RlrunError, match="no part of"):
-        _install(task, _News(files={name: b""}))
+        install(task, News(files={name: b""}))
     with pytest.raises(RlrunError, match="no part of"):
-        _install(task, _News(gone=(name,)))
+        install(task, News(gone=(name,)))
 
 
 def group_of(config: Mapping[str, Any], name: str, seeds: Sequence[int] = (0, 1)) -> Group:
@@ -321,6 +323,58 @@ def test_what_an_interrupted_run_saved_in_a_folder_of_its_own_comes_back():
     run = rlrun.open_run("g/s0")
     assert run.status == "interrupted"
     assert run.summary()["unscheduled"], "what was saved at the end has not come back"
+
+
+class _KillsANodeOfAStudy:
+    """Kills a node after some trials, and remembers what was said."""
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster = cluster
+        self.ended, self.words = 0, list[str]()
+
+    def started(self, study: Path, total: int, jobs: int) -> None:
+        self.words.append(f"{jobs} at a time")
+
+    def trial(self, progress: Any) -> None:
+        self.ended += 1
+        self.words.append(f"trial {progress.number}: {progress.state}")
+        if self.ended == 3:
+            self._cluster.remove_node(sorted(self._cluster.worker_nodes, key=str)[0], allow_graceful=False)
+
+    def said(self, message: str) -> None:
+        self.words.append(message)
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("fetch", [False, True], ids=["a shared file system", "folders of their own"])
+def test_a_study_on_three_nodes_of_which_one_is_killed_tries_again_what_was_lost(
+    fetch: bool, nodes: Any, monkeypatch: pytest.MonkeyPatch
+):
+    @contextlib.contextmanager
+    def machines(on: str, address: str | None) -> Iterator[RayCluster]:
+        yield RayCluster(address, fetch=fetch)
+
+    monkeypatch.setattr("rlrun.tuning.study.machines_of", machines)
+    text = CONFIG.replace("400", "20_000").replace("every: 200", "every: 5_000")
+    text += "search: {learning_rate: {log: [1e-5, 1e-2]}}\n"
+    told = _KillsANodeOfAStudy(nodes)
+    tuned = rlrun.tune(
+        written(text), trials=10, retest=1, retest_seeds=2, pruner="none", on="ray", name="s", progress=told
+    )
+    assert told.words[0] == "6 at a time"
+    assert any("its machine was lost" in words for words in told.words), told.words
+    states = [row["state"] for row in csv.DictReader((tuned.path / "trials.csv").open(newline=""))]
+    assert states.count("COMPLETE") == 10, told.words
+    for folder in (tuned.path / "trials").iterdir():
+        assert not list(folder.glob("*/checkpoints"))
+    again = [rlrun.open_run(path.parent) for path in (tuned.path / "retest").glob("*/*/manifest.json")]
+    assert len(again) == 4
+    assert all(run.status == "finished" and is_own(run.directory) for run in again)
+    (defaults, *_) = sorted((tuned.path / "retest" / "defaults").iterdir())
+    here = rlrun.train(defaults / "config.yaml", run_dir="here", name="run", progress=False)
+    assert_same(here, rlrun.open_run(defaults))
 
 
 TELLS = """

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def speed_up(model: BaseAlgorithm, *, bfloat16: bool = False) -> None:
                 part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
             elif isinstance(part, nn.ReLU):
                 part.inplace = True
-            elif type(part) is nn.Linear and not bfloat16 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+            elif type(part) is nn.Linear and not bfloat16 and _has_products():
                 part.__class__ = _Linear
         extractor.__class__ = _InBfloat16 if bfloat16 else ChannelsLast
     for module in model.policy.modules():
@@ -101,6 +102,15 @@ class _Product(torch.autograd.Function):
         rows, weight = ctx.saved_tensors
         (gradient,) = gradients
         return _product(gradient, weight.t()), _product(gradient.t(), rows.t()), gradient.sum(0)
+
+
+@cache
+def _has_products() -> bool:
+    """Whether this build of torch has oneDNN, and its operator is what it was."""
+    try:
+        return _product(torch.ones(2, 3), torch.ones(4, 3), torch.ones(4)).tolist() == [[4.0] * 4] * 2
+    except Exception:  # the operator is torch's own affair
+        return False
 
 
 def _product(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

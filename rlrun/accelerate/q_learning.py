@@ -177,7 +177,7 @@ class QLearning(OffPolicy):
             actions = self.fast.values(model._last_obs).argmax(axis=1)
         else:
             # A single image is too little for several threads: waking them takes longer than they save.
-            with torch.no_grad(), torch_threads(1):
+            with torch.no_grad(), torch_threads(1 if n_envs == 1 else torch.get_num_threads()):
                 actions = self.networks()[0][0]._predict(torch.as_tensor(model._last_obs)).numpy()
         return actions, actions
 

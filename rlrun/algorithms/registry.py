@@ -41,6 +41,13 @@ class Algorithm:
         return issubclass(self.load(), OffPolicyAlgorithm)
 
     @property
+    def is_on_policy(self) -> bool:
+        """Whether it learns from rollouts of its newest policy."""
+        from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+        return issubclass(self.load(), OnPolicyAlgorithm)
+
+    @property
     def is_episodic(self) -> bool:
         """Whether it plays one episode after the other, so that its budget may be counted in episodes."""
         from rlrun.algorithms.episodic import EpisodicAlgorithm

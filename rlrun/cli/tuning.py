@@ -11,11 +11,13 @@ from rlrun import console, words
 from rlrun.cli.app import app
 from rlrun.cli.flags import (
     RUNS,
+    AddressOption,
     AlgoOption,
     ConfigArgument,
     ConfigOption,
     EnvOption,
     JsonOption,
+    OnOption,
     RunDirOption,
     SetOption,
     chosen_config,
@@ -39,7 +41,9 @@ def tune(
     seeds_per_trial: Annotated[int, typer.Option(metavar="K", help="Training seeds of a trial.")] = 1,
     retest: Annotated[int, typer.Option(metavar="K", help="So many of the best are tested again; 0: none.")] = 3,
     retest_seeds: Annotated[int, typer.Option(metavar="N", help="On so many fresh seeds.")] = 5,
-    jobs: Annotated[int | None, typer.Option(help="Trainings at a time; default: the usable cores.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Trainings at a time; default: as many as there is room for.")
+    ] = None,
     sampler: Annotated[str, typer.Option(help="tpe, random, cmaes, gp, qmc, nsgaii or grid.")] = "tpe",
     pruner: Annotated[str, typer.Option(help="median, percentile, halving, hyperband or none.")] = "median",
     storage: Annotated[
@@ -48,6 +52,8 @@ def tune(
     timeout: Annotated[str | None, typer.Option(help="No trial begins after this long, such as 15m.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the study and its folder.")] = None,
     resume_: Annotated[bool, typer.Option("--resume", help="With --name: go on with that study, or join it.")] = False,
+    on: OnOption = None,
+    address: AddressOption = None,
     run_dir: RunDirOption = RUNS,
     json_: JsonOption = False,
 ) -> None:
@@ -74,6 +80,8 @@ def tune(
         run_dir=run_dir,
         name=name,
         resume=resume_,
+        on=on,
+        address=address,
     )
     if json_:
         console.print_json(tuned.as_dict())

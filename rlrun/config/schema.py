@@ -109,6 +109,24 @@ class NormalizeConfig(Section):
     norm_obs_keys: list[str] | None = Field(None, description="Keys of a Dict observation to normalize. null: all.")
 
 
+class CuriosityConfig(Section):
+    """An intrinsic reward for what the agent cannot predict yet; for on-policy algorithms, in training only."""
+
+    kind: Literal["rnd", "icm"] = Field(
+        "rnd",
+        description="`rnd`: random network distillation (Burda et al. 2018); `icm`: prediction of the next state's "
+        "features (Pathak et al. 2017).",
+    )
+    weight: Annotated[Float, Field(ge=0)] = Field(
+        0.1, description="What the normalised intrinsic reward is multiplied by before it is added to the env's."
+    )
+    learning_rate: Annotated[Float, Field(gt=0)] = Field(1e-3, description="Adam's, for the networks that predict.")
+    batch_size: Positive = Field(256, description="Timesteps of one of their updates; each rollout is passed once.")
+    gamma: Annotated[Float, Field(ge=0, lt=1)] = Field(
+        0.99, description="Discount of the sums of intrinsic rewards, by whose deviation these are divided."
+    )
+
+
 class EvaluationConfig(Section):
     """How the agent is evaluated, during training and by `rlrun eval`."""
 
@@ -191,6 +209,9 @@ class Config(Section):
     env: EnvConfig
     normalize: NormalizeConfig | None = Field(
         None, description="Wrap in VecNormalize: `true`, or its keyword arguments. false or null: off."
+    )
+    curiosity: CuriosityConfig | None = Field(
+        None, description="Add an intrinsic reward: `{kind: rnd, weight: 0.1}`. null: none."
     )
     total_timesteps: Budget | None = Field(
         None,

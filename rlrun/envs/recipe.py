@@ -9,6 +9,7 @@ The order, from the inside out::
     SerialVecEnv or WorkersVecEnv (inside a RestartableVecEnv when training)
     VecFrameStack                 env.frame_stack
     VecTransposeImage             images to channels first, as torch wants them
+    Curiosity                     curiosity; when training
     VecNormalize                  normalize; frozen, and rewards left alone, outside training
 """
 
@@ -33,7 +34,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from rlrun.config.classes import import_module, is_class_path, load_class, make_importable
-from rlrun.config.schema import Config, EnvConfig, NormalizeConfig
+from rlrun.config.schema import Config, CuriosityConfig, EnvConfig, NormalizeConfig
 from rlrun.envs.families import c_output_discarded, check_registered, import_family
 from rlrun.envs.keywords import keyword_hint
 from rlrun.envs.normalization import Statistics, set_statistics
@@ -84,11 +85,13 @@ class EnvRecipe:
     seed: int
     eval_kwargs: dict[str, Any]
     import_paths: tuple[str, ...]
+    curiosity: CuriosityConfig | None = None
 
     @classmethod
     def from_config(cls, config: Config, import_paths: Sequence[str] = ()) -> EnvRecipe:
         """The recipe that a resolved config describes."""
-        return cls(config.env, config.normalize, config.seed, config.evaluation.env_kwargs, tuple(import_paths))
+        overridden = config.evaluation.env_kwargs
+        return cls(config.env, config.normalize, config.seed, overridden, tuple(import_paths), config.curiosity)
 
     def single(self) -> EnvRecipe:
         """The same with one env copy, in this process."""
@@ -172,6 +175,10 @@ class EnvRecipe:
             venv = VecFrameStack(venv, self.env.frame_stack)
         if _needs_transpose(venv.observation_space):
             venv = VecTransposeImage(venv)
+        if self.curiosity is not None and role is Role.TRAIN:
+            from rlrun.envs.curiosity import Curiosity  # imports torch's layers
+
+            venv = Curiosity(venv, self.curiosity, self.seed)
         if self.normalize is None:
             return venv
         settings = self.normalize.model_dump(exclude_none=True)

@@ -14,6 +14,7 @@ LEARNER                 torch, NumPy and Python generators, action-space samplin
 POLICY                  actions of a stochastic policy while it is evaluated          none
 VIDEO                   resets of the envs that are filmed or watched                 none
 TUNING                  run seeds of trials and of re-tests, a study's sampler        what for
+CURIOSITY               first weights of the networks behind an intrinsic reward      none
 ======================  ============================================================  ==================
 
 ``cut`` is the number of timesteps at which the training envs were last built anew: 0, or a checkpoint's.
@@ -43,6 +44,7 @@ class Stream(enum.IntEnum):
     POLICY = 4
     VIDEO = 5
     TUNING = 6
+    CURIOSITY = 7
 
 
 def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from rlrun.cluster import needs_of_config
 from rlrun.matrices.schema import Matrix
 from rlrun.matrices.whereabouts import results_folder
-from rlrun.seeds import needs_of_config
 
 _SECONDS_TO_SAVE = 120
 _SCRIPT = """\

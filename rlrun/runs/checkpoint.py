@@ -20,6 +20,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from rlrun.algorithms.q_learning import QLearning
+from rlrun.envs.curiosity import find_curiosity
 from rlrun.envs.normalization import Statistics, get_statistics
 from rlrun.envs.recipe import find_normalizer
 from rlrun.errors import UsageError
@@ -33,6 +34,7 @@ from rlrun.runs.sums import SUMS, damage_of, write_sums
 
 MODEL, PICKLED_STATISTICS, STATISTICS = "model.zip", "vec_normalize.pkl", "vec_normalize.npz"
 TABLE = "q_table.npy"  # what a tabular agent learnt, as an array that NumPy reads: (states, actions)
+CURIOSITY = "curiosity.npz"  # what the intrinsic reward comes from
 FORMAT = 1
 
 
@@ -53,6 +55,13 @@ class Checkpoint:
     def model_path(self) -> Path:
         """The plain SB3 zip."""
         return self.path / MODEL
+
+    def curiosity(self) -> dict[str, np.ndarray]:
+        """What the intrinsic reward comes from.
+
+        :raises UsageError: when the config had none
+        """
+        return read_statistics(self.path / CURIOSITY)
 
     @property
     def replay_path(self) -> Path:
@@ -93,6 +102,9 @@ def write_checkpoint(
             if normalizer is not None:
                 normalizer.save(str(temporary / PICKLED_STATISTICS))
                 np.savez(temporary / STATISTICS, **get_statistics(normalizer))  # type: ignore[arg-type]
+            curiosity = find_curiosity(model.env)
+            if curiosity is not None:
+                np.savez(temporary / CURIOSITY, **curiosity.get_state())  # type: ignore[arg-type]
             if resumable and isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
                 before = run.checkpoint_path(previous) / REPLAY_FOLDER if previous is not None else None
                 added = (timesteps - (previous or 0)) // model.n_envs + 1

@@ -21,6 +21,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from rlrun.algorithms.q_learning import QLearning
 from rlrun.config.schema import CHECKPOINTS, EVALUATIONS, LOG_ROWS, Config
+from rlrun.envs.curiosity import Curiosity, find_curiosity
 from rlrun.envs.normalization import Statistics, get_statistics, set_statistics
 from rlrun.envs.recipe import EnvRecipe, RestartableVecEnv, find_normalizer
 from rlrun.envs.seeding import Stream, draw_seeds, seed_global_generators
@@ -152,6 +153,9 @@ class Boundary(BaseCallback):
         """
         now, settings = self.model.num_timesteps, self.config
         self._is_in_boundary = True
+        if self._curiosity is not None:
+            for name, value in self._curiosity.learn().items():
+                self.logger.record(f"curiosity/{name}", value)
         self.reporter.progressed(done_by(settings, now, self.model._episode_num), self._mean_training_return())
         self._say_where_it_is(now)
         ended_by = ended_by or self._goal_reached()
@@ -260,6 +264,8 @@ class Boundary(BaseCallback):
     def _go_back_to(self, start: _RolloutStart) -> None:
         model: Any = self.model
         model.num_timesteps = start.timesteps
+        if self._curiosity is not None:
+            self._curiosity.forget()
         normalizer = find_normalizer(model.env)
         if normalizer is not None and start.statistics is not None:
             set_statistics(normalizer, start.statistics)
@@ -310,10 +316,16 @@ class Boundary(BaseCallback):
         normalizer = find_normalizer(self.model.env)
         if normalizer is not None and checkpoint.statistics is not None:
             set_statistics(normalizer, checkpoint.statistics)
+        if self._curiosity is not None:
+            self._curiosity.set_state(checkpoint.curiosity())
         set_pending_values(self.logger, checkpoint.state["session"]["logged"])
         self._resumed_from = None
 
     # -- parts
+
+    @property
+    def _curiosity(self) -> Curiosity | None:
+        return find_curiosity(self.model.env) if self.config.curiosity is not None else None
 
     def _record_episodes(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         for index in np.flatnonzero(dones):

@@ -101,7 +101,7 @@ def make_plan(
     warnings: list[Problem] = []
     if algorithm is not None:
         problems = [_as_hyperparameter(problem, algorithm) for problem in problems]
-        problems += _budget_unit(source, config, algorithm)
+        problems += [*_budget_unit(source, config, algorithm), *_curiosity(source, config, algorithm)]
         config, errors, warnings = _check_keywords(source, config, algorithm, facts)
         problems += [*errors, *check_search(source, algorithm)]
         if venv is not None and facts is not None and not problems:
@@ -239,6 +239,13 @@ def _budget_unit(source: Source, config: Config, algorithm: Algorithm) -> list[P
     able = ", ".join(row.name for row in algorithms().values() if row.is_episodic)
     message = f"{algorithm.name} learns from timesteps, so its budget is not counted in episodes (that is for {able})."
     return [source.problem(("total_episodes",), message, "Give total_timesteps instead.")]
+
+
+def _curiosity(source: Source, config: Config, algorithm: Algorithm) -> list[Problem]:
+    if config.curiosity is None or algorithm.is_on_policy:
+        return []
+    message = f"{algorithm.name} has no rollouts, from which curiosity learns."
+    return [source.problem(("curiosity",), message, "Use an on-policy algorithm, such as ppo, or leave it out.")]
 
 
 def _patience(source: Source, config: Config) -> list[Problem]:

@@ -1,22 +1,20 @@
-"""Worker processes: started when first needed, replaced when they are killed, told to stop in order."""
+"""Workers: started when first needed, replaced when they are killed, told to stop in order."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import queue
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
-from rlrun.processes import handling, why_killed
+from rlrun.companions import Companion
+from rlrun.processes import handling
 
+MODULE = "rlrun.tuning.worker"
 _GRACE = 60.0  # seconds that a worker may take to stop
 
 
@@ -26,56 +24,37 @@ class Worker:
     :ivar task: what the study remembers of its task; None while it has none
     """
 
-    def __init__(self, log: Path, said: queue.Queue[tuple[Worker, dict[str, Any] | None]]) -> None:
+    def __init__(self, companion: Companion, said: queue.Queue[tuple[Worker, dict[str, Any] | None]]) -> None:
         self.task: Any = None
-        with log.open("ab") as stream:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "rlrun.tuning.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stream,
-                start_new_session=True,
-            )
-        self._stdin: Any = self.process.stdin
-        self._stdout: Any = self.process.stdout
+        self.companion = companion
         self._said = said
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
-        assert self.process.stdout is not None  # noqa: S101
-        for line in self._stdout:
-            with contextlib.suppress(ValueError):  # a line that a killed process left torn
-                self._said.put((self, json.loads(line)))
-        self.process.wait()
+        for answer in self.companion.answers():
+            self._said.put((self, answer))
         self._said.put((self, None))
 
     def tell(self, message: Mapping[str, Any]) -> None:
         """Send a task, or the answer to a question; a worker that is gone is noticed elsewhere."""
-        with contextlib.suppress(OSError):
-            self._stdin.write(json.dumps(message).encode() + b"\n")
-            self._stdin.flush()
-
-    def no_more(self) -> None:
-        """Let it end after what it is doing."""
-        with contextlib.suppress(OSError):
-            self._stdin.close()
+        self.companion.tell(message)
 
     def why_gone(self) -> str:
         """Why the process ended, in words."""
-        code = self.process.returncode
-        return why_killed(code) if code < 0 else f"its process ended with exit code {code}"
+        return self.companion.why_gone()
 
 
 class Pool:
     """Up to ``jobs`` workers.
 
-    :param log: where the workers' own output goes
+    :param start: starts one
     :ivar received: the signal that asked this process to stop, or None
     """
 
-    def __init__(self, jobs: int, log: Path) -> None:
-        self.jobs, self._log = jobs, log
+    def __init__(self, jobs: int, start: Callable[[], Companion]) -> None:
+        self.jobs, self._start = jobs, start
         self.received: int | None = None
+        self._to_hand_on: list[int] = []
         self._workers: list[Worker] = []
         self._said: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
 
@@ -83,7 +62,7 @@ class Pool:
         """A worker without a task, started if there may be one more; None when all are busy."""
         found = next((worker for worker in self._workers if worker.task is None), None)
         if found is None and len(self._workers) < self.jobs:
-            found = Worker(self._log, self._said)
+            found = Worker(self._start(), self._said)
             self._workers.append(found)
         return found
 
@@ -93,6 +72,13 @@ class Pool:
 
     def receive(self, timeout: float) -> tuple[Worker, dict[str, Any] | None] | None:
         """What a worker said next; None of a worker that is gone; nothing within the time is None too."""
+        while self._to_hand_on:  # not by the handler itself: a cluster must not be talked to from there
+            number = self._to_hand_on.pop(0)
+            for worker in self._workers:
+                if number == signal.SIGKILL:
+                    worker.companion.end(0.0)
+                else:
+                    worker.companion.send_signal(number)
         try:
             worker, message = self._said.get(timeout=timeout)
         except queue.Empty:
@@ -104,14 +90,10 @@ class Pool:
     def close(self) -> None:
         """Let the workers end; those that do not are killed."""
         for worker in self._workers:
-            worker.no_more()
+            worker.companion.no_more()
         until = time.monotonic() + (_GRACE if not self.busy() else 0.0)
         for worker in self._workers:
-            try:
-                worker.process.wait(max(0.0, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
+            worker.companion.end(max(0.0, until - time.monotonic()))
         self._workers = []
 
     @contextlib.contextmanager
@@ -119,10 +101,8 @@ class Pool:
         """Hand Ctrl-C and SIGTERM on; a second Ctrl-C ends the workers at once."""
 
         def note(number: int, frame: FrameType | None) -> None:
-            how = signal.SIGKILL if self.received == number == signal.SIGINT else number
+            self._to_hand_on.append(signal.SIGKILL if self.received == number == signal.SIGINT else number)
             self.received = self.received or number
-            for worker in list(self._workers):
-                worker.process.send_signal(how)
 
         with handling(note):
             yield

@@ -13,6 +13,7 @@ from typing import Any
 
 from rlrun.runs.directory import CONFIG, RunDirectory
 from rlrun.runs.summary import status_of, stored_results
+from rlrun.runs.trust import is_own, sign
 from rlrun.tuning.pool import Pool, Worker
 from rlrun.tuning.storage import ATTEMPTS
 from rlrun.tuning.subject import Subject
@@ -69,9 +70,6 @@ class Retest:
             if (heard := self._pool.receive(_POLL)) is not None:
                 self._hear(*heard)
 
-    def _group(self, candidate: Candidate) -> str:
-        return f"{self._subject.folder.name}/retest/{candidate.name}"
-
     def _is_known(self, candidate: Candidate, seed: int) -> bool:
         """Whether an earlier session has trained it."""
         place = self._subject.folder / "retest" / candidate.name / f"s{seed}"
@@ -94,16 +92,9 @@ class Retest:
                 return
             self._waiting.remove(task)
             worker.task = task
-            worker.tell(
-                {
-                    "kind": "retest",
-                    "config": self._subject.retest_config(task.candidate.values, task.seed),
-                    "import_paths": list(self._subject.plan.import_paths),
-                    "root": str(self._subject.root),
-                    "group": self._group(task.candidate),
-                    "name": f"s{task.seed}",
-                }
-            )
+            config = self._subject.retest_config(task.candidate.values, task.seed)
+            told = self._subject.task("retest", config, f"retest/{task.candidate.name}", f"s{task.seed}")
+            worker.tell({**told, "lost": task.attempt > 1})
 
     def _hear(self, worker: Worker, message: dict[str, Any] | None) -> None:
         task: _Task | None = worker.task
@@ -117,9 +108,16 @@ class Retest:
             self._waiting.append(task)
         elif "done" in message:
             task.candidate.scores[task.seed] = float(message["done"])
+            self._take_in(task)
             self._told(task.candidate, task.seed, f"{message['done']:.2f}")
         else:
             self._fail(task, str(message.get("failed", "its worker said nothing")))
+
+    def _take_in(self, task: _Task) -> None:
+        """Make a run that another machine signed one of this one."""
+        run = RunDirectory(self._subject.folder / "retest" / task.candidate.name / f"s{task.seed}")
+        if not is_own(run):
+            sign(run)
 
     def _was_killed(self, task: _Task, reason: str) -> None:
         if self._pool.received is not None:

@@ -6,23 +6,27 @@ import datetime
 import itertools
 import shlex
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rlrun import api
+from rlrun.cluster import RayCluster, machines_of, needs_of_config, plan_for
+from rlrun.companions import Companion, LocalCompanion, RayCompanion
 from rlrun.config.loading import Override
 from rlrun.console import study_reporter
 from rlrun.errors import ConfigError, Interrupted, Problem, UsageError
 from rlrun.evidence.statistics import Comparison, Summary, compare
 from rlrun.machine import usable_cores
+from rlrun.pool import Machines, Needs
 from rlrun.run import as_overrides
 from rlrun.runs.directory import checked_name, run_folder
 from rlrun.runs.files import os_errors_in_words, write_json
 from rlrun.training.searching import search_space
 from rlrun.tuning import report
-from rlrun.tuning.pool import Pool
+from rlrun.tuning.pool import MODULE, Pool
 from rlrun.tuning.retest import DEFAULTS, Candidate, Retest
 from rlrun.tuning.samplers import check_names, make_pruner, make_sampler
 from rlrun.tuning.spaces import grid, short_name
@@ -137,6 +141,8 @@ def tune(
     run_dir: str | Path = api.RUNS,
     name: str | None = None,
     resume: bool = False,
+    on: str | None = None,
+    address: str | None = None,
     progress: bool | StudyReporter = True,
 ) -> Tuned:
     """Search for hyperparameters, and test what was found on seeds that the search never saw.
@@ -146,13 +152,15 @@ def tune(
         what the re-test is for
     :param retest: how many of the best trials are tested again, beside the config's own values; 0: none
     :param retest_seeds: on how many fresh seeds. Five are the fewest on which three trials can be shown to be better
-    :param jobs: trainings at a time; None: the cores that this process may use. With 1 the same seed gives the same
-        study
+    :param jobs: trainings at a time; None: the cores that this process may use, or what a cluster has room for. With 1
+        the same seed gives the same study
     :param storage: a journal file or a database's address; None: ``journal.log`` in the study's folder
     :param timesteps: of each training, instead of the config's ``total_timesteps``
     :param timeout: seconds after which no trial begins; those under way end, and the re-test follows
     :param name: of the study and its folder; None: a UTC stamp and ``-study``
     :param resume: with ``name``: go on with that study, or join it, if it is there
+    :param on: ``ray``: trainings run on the machines of a Ray cluster; None: on this one
+    :param address: of the Ray cluster; None: the one that this machine belongs to, else one of this machine alone
     :return: the study, whose ``best.yaml`` trains as it is
     :raises ConfigError: with every problem, before anything is created
     :raises RlrunError: when no trial was completed
@@ -163,7 +171,7 @@ def tune(
         seeds_per_trial,
         retest,
         retest_seeds,
-        usable_cores() if jobs is None else jobs,
+        1 if jobs is None else jobs,
         sampler,
         pruner,
         timeout,
@@ -173,18 +181,32 @@ def tune(
         raise UsageError("--resume needs --name: the study to start or go on with.", "Give the name of its folder.")
     given = [*as_overrides(overrides)]
     given += [Override("total_timesteps", timesteps, "--timesteps")] if timesteps is not None else []
-    subject = _subject(config, given, Path(run_dir), None if name is None else checked_name(name))
+    subject = _subject(config, given, Path(run_dir), None if name is None else checked_name(name), on is not None)
     check_names(sampler, pruner, subject.space)
     if storage is not None and not is_address(storage) and not Path(storage).absolute().parent.is_dir():
         raise UsageError(f"The storage {storage} cannot be made: its folder is not there.", "Make the folder first.")
     reporter = progress if not isinstance(progress, bool) else study_reporter(silent=not progress)
-    subject, study, place = _open(subject, settings, storage, resume, is_named=name is not None)
-    with quiet():
-        return _Session(subject, study, place, settings, reporter).run()
+    with machines_of(on, address) as machines, quiet():
+        needs = needs_of_config(subject.plan.config, subject.plan.import_paths, build_env=on is not None)
+        if jobs is None:
+            at_a_time = machines.room_for(needs) if isinstance(machines, RayCluster) else usable_cores()
+            settings = replace(settings, jobs=at_a_time)
+        subject, study, place = _open(subject, settings, storage, resume, is_named=name is not None)
+        start = partial(_companion, machines, subject, needs)
+        return _Session(subject, study, place, settings, reporter, start).run()
 
 
-def _subject(config: api.ConfigLike, overrides: list[Override], root: Path, name: str | None) -> Subject:
-    plan = api.check(config, overrides=overrides)
+def _companion(machines: Machines, subject: Subject, needs: Needs) -> Companion:
+    if isinstance(machines, RayCluster):
+        machines.warn_if_nothing_fits("the study", needs)
+        return RayCompanion(machines, MODULE, subject.folder, subject.root, needs)
+    return LocalCompanion(MODULE, subject.folder / "logs" / "workers.txt")
+
+
+def _subject(
+    config: api.ConfigLike, overrides: list[Override], root: Path, name: str | None, elsewhere: bool
+) -> Subject:
+    plan = plan_for(api.load_source(config, overrides), elsewhere)
     if plan.config.evaluation.episodes == 0:
         problem = Problem(
             "a study compares evaluations, and there are none.", "evaluation.episodes", hint="Set it to 10."
@@ -261,18 +283,24 @@ class _Session:
     """One process's part in a study."""
 
     def __init__(
-        self, subject: Subject, study: Study, storage: str, settings: Settings, reporter: StudyReporter
+        self,
+        subject: Subject,
+        study: Study,
+        storage: str,
+        settings: Settings,
+        reporter: StudyReporter,
+        start: Callable[[], Companion],
     ) -> None:
         self._subject, self._study, self._storage = subject, study, storage
         self._settings, self._reporter = settings, reporter
-        self._folder = subject.folder
+        self._folder, self._start = subject.folder, start
         self._began = time.monotonic()
 
     def run(self) -> Tuned:
         """Search, test again, report."""
         self._write_study({"state": "running"})
         (self._folder / "logs").mkdir(exist_ok=True)
-        pool = Pool(self._settings.jobs, self._folder / "logs" / "workers.txt")
+        pool = Pool(self._settings.jobs, self._start)
         self._reporter.started(self._folder, self._settings.trials, self._settings.jobs)
         try:
             with pool.signals():

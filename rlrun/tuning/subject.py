@@ -57,6 +57,22 @@ class Subject:
         within = last if timesteps >= total or not self.evaluate_every else timesteps // self.evaluate_every
         return seed_index * last + min(last, within)
 
+    def task(self, kind: str, config: Mapping[str, Any], group: str, name: str) -> dict[str, Any]:
+        """What a worker is told.
+
+        :param kind: ``trial`` or ``retest``
+        :param group: folders below the study's, in which the run is made
+        """
+        return {
+            "kind": kind,
+            "config": config,
+            "import_paths": list(self.plan.import_paths),
+            "root": str(self.root),
+            "place": self.folder.parent.relative_to(self.root).as_posix(),
+            "group": f"{self.folder.name}/{group}",
+            "name": name,
+        }
+
     def completed(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
         """The config's values for what a sampler drew, made into a combination that can train.
 

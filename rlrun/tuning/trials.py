@@ -117,16 +117,8 @@ class Search:
     def _send(self, worker: Worker) -> None:
         running: _Running = worker.task
         seed = running.seeds[len(running.scores)]
-        worker.tell(
-            {
-                "kind": "trial",
-                "config": self._subject.trial_config(running.values, seed),
-                "import_paths": list(self._subject.plan.import_paths),
-                "root": str(self._subject.root),
-                "group": f"{self._subject.folder.name}/trials/{running.trial.number}",
-                "name": f"s{seed}",
-            }
-        )
+        config = self._subject.trial_config(running.values, seed)
+        worker.tell(self._subject.task("trial", config, f"trials/{running.trial.number}", f"s{seed}"))
 
     def _hear(self, worker: Worker, message: dict[str, Any] | None) -> None:
         running: _Running | None = worker.task

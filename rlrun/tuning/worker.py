@@ -86,7 +86,8 @@ def train_again(task: Mapping[str, Any]) -> Answer:
     place = run_folder(Path(task["root"]), plan.config) / task["group"] / task["name"]
     try:
         if place.is_dir():
-            run = Run(RunDirectory.open(place)).resume(progress=False, trust=True)
+            lost = bool(task.get("lost"))
+            run = Run(RunDirectory.open(place)).resume(progress=False, trust=True, exact=lost, steal=lost)
         else:
             run = Run(start(plan, Path(task["root"]), task["name"], Silent(), time.monotonic(), task["group"]))
     except UsageError:

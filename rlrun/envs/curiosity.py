@@ -1,0 +1,371 @@
+"""Curiosity: an intrinsic reward for what the agent cannot predict yet, added to the env's own.
+
+Two kinds, both of which learn from each rollout after it was played:
+
+- ``rnd``, random network distillation (Burda et al. 2018, https://arxiv.org/abs/1810.12894): a network learns what a
+  fixed random network makes of the next observation; where it errs, the agent has seldom been.
+- ``icm``, the intrinsic curiosity module (Pathak et al. 2017, https://arxiv.org/abs/1705.05363): features that tell
+  which action was taken, and a network that predicts the next observation's features from this one's and the action.
+
+While a rollout is played nothing changes, so a rollout that is played again is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN, create_mlp
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from torch import nn
+
+from rlrun.config.schema import CuriosityConfig
+from rlrun.envs.seeding import Stream, draw_seeds
+from rlrun.errors import UsageError
+
+State = dict[str, np.ndarray]
+_FEATURES, _HIDDEN = 64, 128
+_CLIP = 5.0  # of normalised observations, as in the paper on RND
+_SMALLEST_IMAGE = 36  # that NatureCNN takes
+_FORWARD_SHARE = 0.2  # of ICM's loss, as in its paper; the rest is the inverse model's
+
+
+class Observations:
+    """Observations as tensors by key: preprocessed as SB3 does, and then normalised by running moments.
+
+    :param space: of one env's observations
+    """
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        self.spaces = dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
+        self.moments = {
+            key: RunningMeanStd(shape=tensor.shape[1:]) for key, tensor in self._tensors(_zeros(space)).items()
+        }
+
+    def update(self, observations: Any) -> None:
+        """Take observations, (batch, *shape) of each key, into the moments."""
+        for key, tensor in self._tensors(observations).items():
+            self.moments[key].update(tensor.numpy())
+
+    def __call__(self, observations: Any) -> dict[str, torch.Tensor]:
+        """(batch, *shape) of float32 for each key."""
+        found = {}
+        for key, tensor in self._tensors(observations).items():
+            moments = self.moments[key]
+            mean, deviation = moments.mean.astype(np.float32), np.sqrt(moments.var + 1e-8).astype(np.float32)
+            found[key] = torch.clamp((tensor - torch.from_numpy(mean)) / torch.from_numpy(deviation), -_CLIP, _CLIP)
+        return found
+
+    def _tensors(self, observations: Any) -> dict[str, torch.Tensor]:
+        parts = observations if isinstance(observations, dict) else {"": observations}
+        tensors = {}
+        for key, space in self.spaces.items():
+            made: Any = preprocess_obs(torch.as_tensor(np.asarray(parts[key])), space)
+            tensors[key] = made if _is_large_image(space) else made.flatten(1)
+        return tensors
+
+
+def _zeros(space: spaces.Space[Any]) -> Any:
+    if isinstance(space, spaces.Dict):
+        return {key: _zeros(part) for key, part in space.spaces.items()}
+    return np.zeros((1, *(space.shape or ())), dtype=space.dtype)
+
+
+def _is_large_image(space: spaces.Space[Any]) -> bool:
+    return is_image_space(space) and min(sorted(space.shape or (0,))[1:]) >= _SMALLEST_IMAGE
+
+
+class Encoder(nn.Module):
+    """From observations by key to features: convolutions for images, then layers of 128.
+
+    :param hidden: how many such layers
+    """
+
+    def __init__(self, observations: Observations, hidden: int) -> None:
+        super().__init__()
+        self.keys = list(observations.spaces)
+        parts: list[Any] = [
+            NatureCNN(space, normalized_image=False)
+            if _is_large_image(space)
+            else FlattenExtractor(spaces.Box(-np.inf, np.inf, observations.moments[key].mean.shape))
+            for key, space in observations.spaces.items()
+        ]
+        self.parts = nn.ModuleList(parts)
+        size = sum(part.features_dim for part in parts)
+        self.layers = nn.Sequential(*create_mlp(size, _FEATURES, [_HIDDEN] * hidden))
+
+    def forward(self, observations: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """(batch, 64)."""
+        found = [part(observations[key]) for key, part in zip(self.keys, self.parts, strict=True)]
+        features: torch.Tensor = self.layers(torch.cat(found, dim=1))
+        return features
+
+
+class Distillation(nn.Module):
+    """Random network distillation."""
+
+    reads_before = False
+
+    def __init__(self, observations: Observations, action_space: spaces.Space[Any]) -> None:
+        super().__init__()
+        self.target = Encoder(observations, hidden=1).requires_grad_(False)
+        self.predictor = Encoder(observations, hidden=2)
+
+    def errors(self, before: Any, actions: torch.Tensor, after: Any) -> torch.Tensor:
+        """What each next observation is worth, (batch,)."""
+        return (self.predictor(after) - self.target(after)).square().mean(dim=1)
+
+    def loss(self, before: Any, actions: torch.Tensor, after: Any) -> torch.Tensor:
+        """To minimise."""
+        return self.errors(before, actions, after).mean()
+
+
+class NextState(nn.Module):
+    """The intrinsic curiosity module."""
+
+    reads_before = True
+
+    def __init__(self, observations: Observations, action_space: spaces.Space[Any]) -> None:
+        super().__init__()
+        self.action_space = action_space
+        size = _codes(action_space, torch.as_tensor(np.asarray(action_space.sample())[None])).shape[1]
+        self.encoder = Encoder(observations, hidden=1)
+        self.inverse = nn.Sequential(*create_mlp(2 * _FEATURES, size, [_HIDDEN]))
+        self.forward_model = nn.Sequential(*create_mlp(_FEATURES + size, _FEATURES, [_HIDDEN]))
+
+    def errors(self, before: Any, actions: torch.Tensor, after: Any) -> torch.Tensor:
+        """How far each next observation's features are from what was predicted, (batch,)."""
+        return self._forward_errors(self.encoder(before), actions, self.encoder(after))
+
+    def loss(self, before: Any, actions: torch.Tensor, after: Any) -> torch.Tensor:
+        """To minimise."""
+        here, there = self.encoder(before), self.encoder(after)
+        guesses = self.inverse(torch.cat([here, there], dim=1))
+        inverse = _guessing_loss(self.action_space, guesses, actions)
+        # The features serve the inverse model; were they trained to be predictable, they would all become one.
+        forward = self._forward_errors(here.detach(), actions, there.detach()).mean()
+        return (1 - _FORWARD_SHARE) * inverse + _FORWARD_SHARE * forward
+
+    def _forward_errors(self, here: torch.Tensor, actions: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+        predicted = self.forward_model(torch.cat([here, _codes(self.action_space, actions)], dim=1))
+        return 0.5 * (predicted - there).square().mean(dim=1)
+
+
+def _codes(space: spaces.Space[Any], actions: torch.Tensor) -> torch.Tensor:
+    """Actions as numbers for a network: one-hot where they are choices; (batch, size)."""
+    codes: Any = preprocess_obs(actions, space)
+    flat: torch.Tensor = codes.flatten(1)
+    return flat
+
+
+def _guessing_loss(space: spaces.Space[Any], guesses: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    """How badly an inverse model guesses actions: cross-entropy where they are choices, else squared error."""
+    if isinstance(space, spaces.Discrete):
+        return nn.functional.cross_entropy(guesses, actions.long().flatten() - int(space.start))
+    if isinstance(space, spaces.MultiDiscrete):
+        sizes = [int(size) for size in space.nvec.flatten()]
+        columns = actions.long().flatten(1).unbind(dim=1)
+        losses = [
+            nn.functional.cross_entropy(part, column)
+            for part, column in zip(guesses.split(sizes, dim=1), columns, strict=True)
+        ]
+        return torch.stack(losses).mean()
+    if isinstance(space, spaces.MultiBinary):
+        return nn.functional.binary_cross_entropy_with_logits(guesses, _codes(space, actions))
+    return (guesses - _codes(space, actions)).square().mean()
+
+
+_KINDS: dict[str, type[Distillation | NextState]] = {"rnd": Distillation, "icm": NextState}
+
+
+class Curiosity(VecEnvWrapper):
+    """Adds ``weight`` times the normalised intrinsic reward to every reward.
+
+    Normalised: divided by the running deviation of the discounted sums of intrinsic rewards, which go on from one
+    episode to the next. It is 0 during the first rollout, which gives the first moments. Computed on the CPU.
+
+    :param venv: whose episodes are recorded already, so that logged returns are the env's own
+    :param settings: the config's section
+    :param seed: of the run
+    """
+
+    def __init__(self, venv: VecEnv, settings: CuriosityConfig, seed: int) -> None:
+        super().__init__(venv)
+        self.settings = settings
+        self.observations = Observations(self.observation_space)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draw_seeds(seed, Stream.CURIOSITY, 1)[0])
+            self.model = _KINDS[settings.kind](self.observations, self.action_space)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(trained, settings.learning_rate)
+        self.return_moments = RunningMeanStd(shape=())
+        self._returns = np.zeros(self.num_envs)
+        self._before: Any = None
+        self._actions = np.zeros(0)
+        self._steps: list[tuple[Any, np.ndarray, Any, np.ndarray]] = []  # before, action, after, intrinsic reward
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a rollout was learnt from, so that there are moments."""
+        return bool(self.return_moments.count >= 1)
+
+    def reset(self) -> Any:
+        """See VecEnv."""
+        observations = self.venv.reset()
+        self._before = _copied(observations)
+        return observations
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """See VecEnv."""
+        self._actions = np.array(actions)
+        self.venv.step_async(actions)
+
+    def step_wait(self) -> Any:
+        """See VecEnv."""
+        observations, rewards, dones, infos = self.venv.step_wait()
+        after = _copied(observations)
+        for index in np.flatnonzero(dones):
+            _put(after, int(index), infos[index]["terminal_observation"])
+        intrinsic = self._errors(self._before, self._actions, after) if self.is_ready else np.zeros(self.num_envs)
+        self._steps.append((self._before, self._actions, after, intrinsic))
+        self._before = _copied(observations)
+        bonus = self.settings.weight * intrinsic / np.sqrt(self.return_moments.var + 1e-8)
+        return observations, (rewards + bonus).astype(np.float32), dones, infos
+
+    def learn(self) -> dict[str, float]:
+        """Learn from the steps since the last call.
+
+        :return: numbers to log; none where there was no step
+        """
+        if not self._steps:
+            return {}
+        steps, self._steps = self._steps, []
+        before, after = _joined([step[0] for step in steps]), _joined([step[2] for step in steps])
+        self.observations.update(after)
+        if self.is_ready:
+            intrinsic = np.stack([step[3] for step in steps])
+        else:
+            intrinsic = np.stack([self._errors(*step[:3]) for step in steps])
+        sums = []
+        for rewards in intrinsic:
+            self._returns = self.settings.gamma * self._returns + rewards
+            sums.append(self._returns)
+        self.return_moments.update(np.concatenate(sums))
+        loss = self._fit(before, np.concatenate([step[1] for step in steps]), after)
+        return {"intrinsic_reward": float(intrinsic.mean()), "loss": loss}
+
+    def forget(self) -> None:
+        """Drop the steps that were not learnt from: they will be played again."""
+        self._steps.clear()
+
+    def _fit(self, before: Any, actions: np.ndarray, after: Any) -> float:
+        """One pass over the steps in batches.
+
+        :return: the mean loss
+        """
+        order, losses = np.random.permutation(len(actions)), []
+        for start in range(0, len(actions), self.settings.batch_size):
+            rows = order[start : start + self.settings.batch_size]
+            loss = self.model.loss(*self._inputs(_rows(before, rows), actions[rows], _rows(after, rows)))
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.item())
+        return float(np.mean(losses))
+
+    def _errors(self, before: Any, actions: np.ndarray, after: Any) -> np.ndarray:
+        with torch.no_grad():
+            return self.model.errors(*self._inputs(before, actions, after)).double().numpy()
+
+    def _inputs(self, before: Any, actions: np.ndarray, after: Any) -> tuple[Any, torch.Tensor, Any]:
+        first = self.observations(before) if self.model.reads_before else None
+        return first, torch.as_tensor(actions), self.observations(after)
+
+    # -- what a checkpoint holds
+
+    def get_state(self) -> State:
+        """Networks, optimiser and moments as arrays by name."""
+        arrays = {f"model.{name}": tensor.numpy() for name, tensor in self.model.state_dict().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            arrays |= {f"adam.{index}.{name}": np.asarray(value) for name, value in values.items()}
+        for name, moments in self._moments().items():
+            arrays |= {f"{name}.{part}": np.asarray(getattr(moments, part), np.float64) for part in _MOMENTS}
+        return {**arrays, "returns": self._returns}
+
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take what :meth:`get_state` gave.
+
+        :raises UsageError: when it is another env's, or of another kind
+        """
+        try:
+            tensors = _part_of(state, "model.")
+            self.model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in tensors.items()})
+            adam: dict[int, dict[str, torch.Tensor]] = {}
+            for name, array in _part_of(state, "adam.").items():
+                index, _, kind = name.partition(".")
+                adam.setdefault(int(index), {})[kind] = torch.from_numpy(array.copy())
+            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": adam})
+            for name, moments in self._moments().items():
+                moments.mean, moments.var = state[f"{name}.mean"].copy(), state[f"{name}.var"].copy()
+                moments.count = float(state[f"{name}.count"])
+            self._returns = state["returns"].copy()
+        except (KeyError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UsageError(
+                f"What curiosity had learnt does not fit this config: {reason}", "Use the config it was trained with."
+            ) from None
+        self._steps.clear()
+
+    def _moments(self) -> dict[str, RunningMeanStd]:
+        return {
+            "return": self.return_moments,
+            **{f"observation.{key}": moments for key, moments in self.observations.moments.items()},
+        }
+
+
+_MOMENTS = ("mean", "var", "count")
+
+
+def find_curiosity(venv: VecEnv | None) -> Curiosity | None:
+    """The Curiosity around an env, if there is one."""
+    while isinstance(venv, VecEnvWrapper):
+        if isinstance(venv, Curiosity):
+            return venv
+        venv = venv.venv
+    return None
+
+
+def _part_of(state: Mapping[str, np.ndarray], prefix: str) -> State:
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+
+
+def _copied(observations: Any) -> Any:
+    if isinstance(observations, dict):
+        return {key: np.array(value) for key, value in observations.items()}
+    return np.array(observations)
+
+
+def _put(observations: Any, index: int, one: Any) -> None:
+    """Let one env's observation be another."""
+    if isinstance(observations, dict):
+        for key, value in observations.items():
+            value[index] = one[key]
+    else:
+        observations[index] = one
+
+
+def _joined(parts: list[Any]) -> Any:
+    if isinstance(parts[0], dict):
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    return np.concatenate(parts)
+
+
+def _rows(observations: Any, rows: np.ndarray) -> Any:
+    if isinstance(observations, dict):
+        return {key: value[rows] for key, value in observations.items()}
+    return observations[rows]

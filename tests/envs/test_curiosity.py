@@ -1,0 +1,257 @@
+"""Curiosity: what is added to rewards, when it is learnt, and what a checkpoint keeps of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from comparing import assert_same, final_state, killed_and_resumed, rows
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+import rlrun
+from rlrun.config.loading import read_source
+from rlrun.config.schema import CuriosityConfig
+from rlrun.envs.curiosity import Curiosity, NextState, Observations, find_curiosity
+from rlrun.envs.recipe import EnvRecipe, Role
+from rlrun.errors import ConfigError, UsageError
+from rlrun.training.plan import make_plan
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Line(gym.Env):
+    """Observation: how many steps were taken; an episode has five, and each is worth -1."""
+
+    def __init__(self, observation: Any = None, action: Any = None) -> None:
+        self.observation_space = observation or spaces.Box(-1, 100, (2,), np.float32)
+        self.action_space = action or spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.steps = 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        return self._observe(), -1.0, self.steps == 5, False, {}
+
+    def _observe(self) -> Any:
+        if isinstance(self.observation_space, spaces.Box) and self.observation_space.shape == (2,):
+            return np.array([self.steps, 1], dtype=np.float32)
+        self.observation_space.seed(self.steps)
+        return self.observation_space.sample()
+
+
+def curious(n_envs: int = 2, observation: Any = None, action: Any = None, **settings: Any) -> Curiosity:
+    venv = DummyVecEnv([lambda: Line(observation, action)] * n_envs)
+    found = Curiosity(venv, CuriosityConfig(**settings), seed=3)
+    found.reset()
+    return found
+
+
+def play(venv: Curiosity, steps: int) -> np.ndarray:
+    """Rewards, (steps, n_envs), of actions that do not depend on anything."""
+    return np.stack(
+        [venv.step(np.array([venv.action_space.sample() for _ in range(venv.num_envs)]))[1] for _ in range(steps)]
+    )
+
+
+def test_rewards_are_the_envs_own_until_a_rollout_was_learnt_from() -> None:
+    venv = curious()
+    assert (play(venv, 8) == -1).all()
+    venv.learn()
+    assert (play(venv, 8) > -1).all()
+
+
+def test_the_intrinsic_reward_is_weighted_and_divided_by_the_deviation_of_its_discounted_sums(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    venv = curious(n_envs=1, weight=0.5, gamma=0.5)
+    errors = iter([4.0, 2.0, 8.0])
+    monkeypatch.setattr(venv, "_errors", lambda *_: np.array([next(errors)]))
+    play(venv, 2)
+    venv.learn()  # sums: 4; 0.5 * 4 + 2 = 4; so far apart from nothing
+    assert venv.return_moments.mean == pytest.approx(4, rel=1e-3)
+    venv.return_moments.var = np.float64(16.0)
+    assert play(venv, 1)[0, 0] == pytest.approx(-1 + 0.5 * 8 / 4, abs=1e-6)
+    venv.learn()  # the sum goes on: 0.5 * 4 + 8 = 10
+    assert venv._returns == pytest.approx([10])
+
+
+def test_nothing_changes_while_a_rollout_is_played() -> None:
+    venv = curious()
+    play(venv, 8)
+    venv.learn()
+    before = {name: array.copy() for name, array in venv.get_state().items()}
+    venv.reset()
+    venv.action_space.seed(0)
+    first = play(venv, 7)
+    venv.forget()
+    venv.reset()
+    venv.action_space.seed(0)
+    assert np.array_equal(play(venv, 7), first)
+    assert all(np.array_equal(before[name], array) for name, array in venv.get_state().items())
+    venv.forget()
+    assert venv.learn() == {}
+
+
+def test_what_was_seen_often_is_less_surprising_than_what_is_new() -> None:
+    venv = curious(batch_size=16)
+    losses = []
+    for _ in range(150):
+        play(venv, 20)
+        losses.append(venv.learn()["loss"])
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+    here, action = np.array([[2.0, 1.0]], dtype=np.float32), np.array([1])
+    known = venv._errors(here, action, np.array([[3.0, 1.0]], dtype=np.float32))
+    new = venv._errors(here, action, np.array([[3.0, 90.0]], dtype=np.float32))
+    assert new > 3 * known
+
+
+def test_the_last_observation_of_an_episode_counts_and_not_the_next_ones_first() -> None:
+    venv = curious(n_envs=1, kind="icm")
+    play(venv, 6)
+    before, after = ([float(step[index][0, 0]) for step in venv._steps] for index in (0, 2))
+    assert before == [0, 1, 2, 3, 4, 0]
+    assert after == [1, 2, 3, 4, 5, 1]
+
+
+def test_the_target_of_distillation_is_never_trained() -> None:
+    venv = curious()
+    before = [parameter.clone() for parameter in venv.model.target.parameters()]  # type: ignore[union-attr]
+    play(venv, 20)
+    venv.learn()
+    assert all(map(torch.equal, before, venv.model.target.parameters()))  # type: ignore[union-attr]
+
+
+def test_icm_trains_its_features_to_tell_the_action_and_not_to_be_predictable() -> None:
+    torch.manual_seed(0)
+    observations = Observations(spaces.Box(-1, 1, (3,), np.float32))
+    model = NextState(observations, spaces.Discrete(4))
+    before, after = (observations(np.random.default_rng(i).normal(size=(8, 3)).astype(np.float32)) for i in (0, 1))
+    actions = torch.arange(8) % 4
+    model.loss(before, actions, after).backward()
+    together = [parameter.grad.clone() for parameter in model.encoder.parameters() if parameter.grad is not None]
+    model.zero_grad()
+    guesses = model.inverse(torch.cat([model.encoder(before), model.encoder(after)], dim=1))
+    (0.8 * torch.nn.functional.cross_entropy(guesses, actions)).backward()
+    alone = [parameter.grad for parameter in model.encoder.parameters()]
+    assert all(torch.allclose(one, other) for one, other in zip(together, alone, strict=True) if other is not None)
+
+
+IMAGE = spaces.Box(0, 255, (1, 40, 40), np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["rnd", "icm"])
+@pytest.mark.parametrize(
+    "observation",
+    [
+        spaces.Discrete(7),
+        spaces.MultiDiscrete([3, 2]),
+        spaces.MultiBinary(4),
+        IMAGE,
+        spaces.Dict({"image": IMAGE, "small": spaces.Box(0, 255, (3, 7, 7), np.uint8), "goal": spaces.Discrete(3)}),
+    ],
+    ids=["discrete", "multi-discrete", "multi-binary", "image", "dict"],
+)
+@pytest.mark.parametrize(
+    "action",
+    [spaces.Discrete(3), spaces.Box(-1, 1, (2,)), spaces.MultiDiscrete([3, 2]), spaces.MultiBinary(2)],
+    ids=["discrete", "box", "multi-discrete", "multi-binary"],
+)
+def test_every_space_that_policies_read_is_understood_and_kept(kind: str, observation: Any, action: Any) -> None:
+    venv = curious(observation=observation, action=action, kind=kind)
+    play(venv, 6)
+    assert np.isfinite(venv.learn()["loss"])
+    assert np.isfinite(play(venv, 2)).all()
+    venv.learn()
+    other = curious(observation=observation, action=action, kind=kind, learning_rate=1e-3)
+    other.set_state(venv.get_state())
+    for one in (venv, other):
+        one.reset()
+        one.action_space.seed(0)
+        np.random.seed(0)
+        play(one, 6)
+        one.learn()
+    kept, restored = venv.get_state(), other.get_state()
+    assert kept.keys() == restored.keys()
+    assert all(np.array_equal(kept[name], restored[name]) for name in kept)
+
+
+def test_the_state_of_another_env_is_refused() -> None:
+    venv = curious()
+    with pytest.raises(UsageError, match="does not fit this config"):
+        venv.set_state(curious(observation=spaces.Discrete(4)).get_state())
+    with pytest.raises(UsageError, match="does not fit this config"):
+        venv.set_state(curious(kind="icm").get_state())
+
+
+# -- in a run
+
+
+def config(**more: Any) -> dict[str, Any]:
+    return {
+        "algo": "ppo",
+        "env": {"id": "MountainCar-v0", "n_envs": 2},
+        "normalize": True,
+        "curiosity": {"kind": "rnd", "weight": 1.0},
+        "total_timesteps": 1600,
+        "hyperparameters": {"n_steps": 100, "batch_size": 100, "n_epochs": 2},
+        "checkpoint": {"every": 400},
+        "evaluation": {"every": 800, "episodes": 2},
+        "trackers": [],
+        "threads": 1,
+        **more,
+    }
+
+
+@pytest.mark.parametrize("kind", ["rnd", "icm"])
+def test_a_killed_run_goes_on_exactly_and_returns_are_the_envs_own(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(folder: Path) -> Any:
+        settings = config(curiosity={"kind": kind, "weight": 1.0})
+        return rlrun.train(settings, run_dir=folder, name="run", progress=False)
+
+    undisturbed = train(tmp_path / "undisturbed")
+    assert_same(undisturbed, killed_and_resumed(train, tmp_path / "killed", 1100, monkeypatch))
+    for name in ("episodes.csv", "evaluations.csv"):
+        assert all(float(row["return"]) == -float(row["length"]) for row in rows(undisturbed, name))
+    logged = [
+        float(row["curiosity/intrinsic_reward"])
+        for row in rows(undisturbed, "metrics.csv")
+        if row.get("curiosity/intrinsic_reward")
+    ]
+    assert logged
+    assert min(logged) > 0
+
+
+def test_it_changes_what_is_learnt(tmp_path: Path) -> None:
+    weights = []
+    for index, curiosity in enumerate((None, {"kind": "rnd", "weight": 1.0})):
+        run = rlrun.train(config(curiosity=curiosity), run_dir=tmp_path / str(index), name="run", progress=False)
+        weights.append(final_state(run)["model.policy.action_net.weight"])
+    assert not np.array_equal(*weights)
+
+
+def test_it_is_for_on_policy_algorithms(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="dqn has no rollouts, from which curiosity learns"):
+        rlrun.train(config(algo="dqn", hyperparameters={}), run_dir=tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_evaluation_is_without_it() -> None:
+    plan = make_plan(read_source(config(normalize=None)))
+    recipe: EnvRecipe = plan.recipe
+    training, _ = recipe.make_training_vec()
+    evaluation = recipe.make_vec(Role.EVAL, [[1]])
+    try:
+        assert find_curiosity(training) is not None
+        assert find_curiosity(evaluation) is None
+    finally:
+        training.close()
+        evaluation.close()
