@@ -105,12 +105,15 @@ def profile(algo: str, env: str, folder: str) -> dict[str, float]:
 
         setattr(cls, method, wrapped)
 
+    from stable_baselines3 import DQN
+
     from rlrun.accelerate.choose import accelerated
     from rlrun.algorithms.registry import get_algorithm
     from rlrun.envs.serial import SerialVecEnv
     from rlrun.envs.workers import WorkersVecEnv
 
-    timed(accelerated(get_algorithm(algo).load()), "train", "updates")
+    # A config that uses none of rlrun's options for DQN is SB3's.
+    timed(accelerated(DQN if algo == "dqn" else get_algorithm(algo).load()), "train", "updates")
     for cls in (SerialVecEnv, WorkersVecEnv):
         timed(cls, "step_wait", "envs")
     run = rlrun.train(entry(algo, env), overrides=QUIET, run_dir=folder, progress=False)

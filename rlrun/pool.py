@@ -164,9 +164,10 @@ class Pool:
         waiting, failures = iter(tasks), dict[str, str]()
         with self._signals():
             while self._start_some(waiting):
-                failures.update(self._ended())
                 look(self._running, failures)
                 time.sleep(_POLL)
+                failures.update(self._ended())
+            look(self._running, failures)
         if self._received is not None:
             raise Interrupted("Interrupted; the state of every run is saved.", exit_code=128 + self._received)
         return failures
