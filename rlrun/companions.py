@@ -26,7 +26,12 @@ _ANSWERS_TO_A_TASK = ("done", "pruned", "failed", "interrupted", "busy")
 
 
 class Companion(Protocol):
-    """A process that was started."""
+    """A process that was started.
+
+    :ivar has_begun: whether it runs already: a machine of a cluster may have to become free first
+    """
+
+    has_begun: bool
 
     def tell(self, message: Message) -> None:
         """Send a line; one that is gone is noticed elsewhere."""
@@ -53,6 +58,8 @@ class LocalCompanion:
     :param module: ``python -m MODULE``
     :param log: where its stderr goes
     """
+
+    has_begun = True
 
     def __init__(self, module: str, log: Path) -> None:
         with log.open("ab") as stream:
@@ -120,6 +127,7 @@ class RayCompanion:
         self._mark = folder / f".{secrets.token_hex(8)}.tmp"
         self._mark.touch()
         self._why = "its machine was lost"
+        self.has_begun = False
         asked: dict[str, Any] = {"num_cpus": needs.cores, "num_gpus": needs.gpus, "memory": needs.memory or None}
         actor = self._ray.remote(**asked, max_concurrency=4, max_restarts=0, scheduling_strategy="SPREAD")(_Host)
         mark = "" if cluster.fetches else str(self._mark)
@@ -136,6 +144,7 @@ class RayCompanion:
         try:
             for reference in self._actor.hear.options(num_returns="streaming").remote():
                 answer, news, code = self._ray.get(reference)
+                self.has_begun = True
                 if news is not None:
                     install(self._task_of(news[0]), news[1])
                 if code is not None:
@@ -220,7 +229,11 @@ class _Host:
             self._stdin.flush()
 
     def hear(self) -> Iterator[tuple[dict[str, Any] | None, tuple[dict[str, Any], News] | None, int | None]]:
-        """Answers, each with the news of its task's run where nobody else sees it; the exit code at the end."""
+        """Answers, each with the news of its task's run where nobody else sees it; the exit code at the end.
+
+        The first item is empty: it says that the process runs.
+        """
+        yield None, None, None
         for line in self._stdout:
             try:
                 answer = json.loads(line)

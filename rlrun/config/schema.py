@@ -123,7 +123,7 @@ class CuriosityConfig(Section):
     learning_rate: Annotated[Float, Field(gt=0)] = Field(1e-3, description="Adam's, for the networks that predict.")
     batch_size: Positive = Field(256, description="Timesteps of one of their updates; each rollout is passed once.")
     gamma: Annotated[Float, Field(ge=0, lt=1)] = Field(
-        0.99, description="Discount of the sums of intrinsic rewards, by whose deviation these are divided."
+        0.99, description="Discount of the sums of intrinsic rewards, by whose size these are divided."
     )
 
 

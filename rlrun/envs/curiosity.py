@@ -32,6 +32,7 @@ State = dict[str, np.ndarray]
 _FEATURES, _HIDDEN = 64, 128
 _CLIP = 5.0  # of normalised observations, as in the paper on RND
 _SMALLEST_IMAGE = 36  # that NatureCNN takes
+_KEPT, _SMALLEST = 0.95, 1e-16  # of the average of squares, from one rollout to the next; what keeps it above 0
 _FORWARD_SHARE = 0.2  # of ICM's loss, as in its paper; the rest is the inverse model's
 
 
@@ -186,8 +187,10 @@ _KINDS: dict[str, type[Distillation | NextState]] = {"rnd": Distillation, "icm":
 class Curiosity(VecEnvWrapper):
     """Adds ``weight`` times the normalised intrinsic reward to every reward.
 
-    Normalised: divided by the running deviation of the discounted sums of intrinsic rewards, which go on from one
-    episode to the next. It is 0 during the first rollout, which gives the first moments. Computed on the CPU.
+    Normalised: divided by the size of the discounted sums of intrinsic rewards, which go on from one episode to the
+    next: the root of a moving average of their squares over about 20 rollouts. (A mean over all rollouts would keep the
+    large errors of the first, and nothing would be left of the small ones that tell new states from known ones.) It is
+    0 during the first rollout, which gives the first moments. Computed on the CPU.
 
     :param venv: whose episodes are recorded already, so that logged returns are the env's own
     :param settings: the config's section
@@ -203,7 +206,7 @@ class Curiosity(VecEnvWrapper):
             self.model = _KINDS[settings.kind](self.observations, self.action_space)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(trained, settings.learning_rate)
-        self.return_moments = RunningMeanStd(shape=())
+        self.square = 0.0  # of the discounted sums, averaged
         self._returns = np.zeros(self.num_envs)
         self._before: Any = None
         self._actions = np.zeros(0)
@@ -212,7 +215,7 @@ class Curiosity(VecEnvWrapper):
     @property
     def is_ready(self) -> bool:
         """Whether a rollout was learnt from, so that there are moments."""
-        return bool(self.return_moments.count >= 1)
+        return self.square > 0
 
     def reset(self) -> Any:
         """See VecEnv."""
@@ -234,7 +237,7 @@ class Curiosity(VecEnvWrapper):
         intrinsic = self._errors(self._before, self._actions, after) if self.is_ready else np.zeros(self.num_envs)
         self._steps.append((self._before, self._actions, after, intrinsic))
         self._before = _copied(observations)
-        bonus = self.settings.weight * intrinsic / np.sqrt(self.return_moments.var + 1e-8)
+        bonus = self.settings.weight * intrinsic / np.sqrt(self.square) if self.is_ready else 0.0
         return observations, (rewards + bonus).astype(np.float32), dones, infos
 
     def learn(self) -> dict[str, float]:
@@ -255,7 +258,8 @@ class Curiosity(VecEnvWrapper):
         for rewards in intrinsic:
             self._returns = self.settings.gamma * self._returns + rewards
             sums.append(self._returns)
-        self.return_moments.update(np.concatenate(sums))
+        square = float(np.square(sums).mean()) + _SMALLEST
+        self.square = _KEPT * self.square + (1 - _KEPT) * square if self.is_ready else square
         loss = self._fit(before, np.concatenate([step[1] for step in steps]), after)
         return {"intrinsic_reward": float(intrinsic.mean()), "loss": loss}
 
@@ -295,7 +299,7 @@ class Curiosity(VecEnvWrapper):
             arrays |= {f"adam.{index}.{name}": np.asarray(value) for name, value in values.items()}
         for name, moments in self._moments().items():
             arrays |= {f"{name}.{part}": np.asarray(getattr(moments, part), np.float64) for part in _MOMENTS}
-        return {**arrays, "returns": self._returns}
+        return {**arrays, "returns": self._returns, "square": np.float64(self.square)}
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Take what :meth:`get_state` gave.
@@ -313,7 +317,7 @@ class Curiosity(VecEnvWrapper):
             for name, moments in self._moments().items():
                 moments.mean, moments.var = state[f"{name}.mean"].copy(), state[f"{name}.var"].copy()
                 moments.count = float(state[f"{name}.count"])
-            self._returns = state["returns"].copy()
+            self._returns, self.square = state["returns"].copy(), float(state["square"])
         except (KeyError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UsageError(
@@ -322,10 +326,7 @@ class Curiosity(VecEnvWrapper):
         self._steps.clear()
 
     def _moments(self) -> dict[str, RunningMeanStd]:
-        return {
-            "return": self.return_moments,
-            **{f"observation.{key}": moments for key, moments in self.observations.moments.items()},
-        }
+        return {f"observation.{key}": moments for key, moments in self.observations.moments.items()}
 
 
 _MOMENTS = ("mean", "var", "count")

@@ -79,6 +79,7 @@ class Pool:
                     worker.companion.end(0.0)
                 else:
                     worker.companion.send_signal(number)
+        self._make_room()
         try:
             worker, message = self._said.get(timeout=timeout)
         except queue.Empty:
@@ -86,6 +87,15 @@ class Pool:
         if message is None and worker in self._workers:
             self._workers.remove(worker)
         return worker, message
+
+    def _make_room(self) -> None:
+        """Let workers that have nothing to do end, where others wait for a machine to become free."""
+        if all(worker.companion.has_begun for worker in self.busy()):
+            return
+        for worker in [worker for worker in self._workers if worker.task is None]:
+            self._workers.remove(worker)
+            worker.companion.no_more()
+            worker.companion.end(_GRACE)
 
     def close(self) -> None:
         """Let the workers end; those that do not are killed."""

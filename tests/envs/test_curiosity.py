@@ -67,19 +67,19 @@ def test_rewards_are_the_envs_own_until_a_rollout_was_learnt_from() -> None:
     assert (play(venv, 8) > -1).all()
 
 
-def test_the_intrinsic_reward_is_weighted_and_divided_by_the_deviation_of_its_discounted_sums(
+def test_the_intrinsic_reward_is_weighted_and_divided_by_the_size_of_its_discounted_sums(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     venv = curious(n_envs=1, weight=0.5, gamma=0.5)
     errors = iter([4.0, 2.0, 8.0])
     monkeypatch.setattr(venv, "_errors", lambda *_: np.array([next(errors)]))
     play(venv, 2)
-    venv.learn()  # sums: 4; 0.5 * 4 + 2 = 4; so far apart from nothing
-    assert venv.return_moments.mean == pytest.approx(4, rel=1e-3)
-    venv.return_moments.var = np.float64(16.0)
+    venv.learn()  # sums: 4; 0.5 * 4 + 2 = 4
+    assert venv.square == pytest.approx(16)
     assert play(venv, 1)[0, 0] == pytest.approx(-1 + 0.5 * 8 / 4, abs=1e-6)
     venv.learn()  # the sum goes on: 0.5 * 4 + 8 = 10
     assert venv._returns == pytest.approx([10])
+    assert venv.square == pytest.approx(0.95 * 16 + 0.05 * 100)
 
 
 def test_nothing_changes_while_a_rollout_is_played() -> None:
