@@ -374,6 +374,14 @@ def variables_of_threads() -> dict[str, str]:
     return {name: os.environ[name] for name in _VARIABLES if name in os.environ}
 
 
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment, but for the variables of threads.
+
+    :param variables: what :func:`variables_of_threads` said where the run was started
+    """
+    return {**{name: value for name, value in os.environ.items() if name not in _VARIABLES}, **variables}
+
+
 def _log_part(task: Task) -> str:
     return task.log.relative_to(task.folder).as_posix()
 
@@ -487,7 +495,6 @@ def _run(job: _Job, task: Task, ship: bool) -> Iterator[News]:
 
 def _started(job: _Job, task: Task) -> subprocess.Popen[bytes]:
     arguments = (*task.arguments, *(task.after_loss if job.was_lost else ()))
-    variables = {name: value for name, value in os.environ.items() if name not in _VARIABLES}
     folder = job.working_folder if os.path.isdir(job.working_folder) else None
     task.log.parent.mkdir(parents=True, exist_ok=True)
     with task.log.open("ab") as log:
@@ -497,6 +504,6 @@ def _started(job: _Job, task: Task) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             cwd=folder,
-            env={**variables, **job.variables},
+            env=environment(job.variables),
             start_new_session=True,
         )

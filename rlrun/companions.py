@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlrun.cluster import Courier, News, RayCluster, install, variables_of_threads
+from rlrun.cluster import Courier, News, RayCluster, environment, install, variables_of_threads
+from rlrun.errors import RlrunError
 from rlrun.pool import Needs, Task
 from rlrun.processes import why_killed
 
@@ -29,9 +31,11 @@ class Companion(Protocol):
     """A process that was started.
 
     :ivar has_begun: whether it runs already: a machine of a cluster may have to become free first
+    :ivar was_lost: whether it is gone because its machine is
     """
 
     has_begun: bool
+    was_lost: bool
 
     def tell(self, message: Message) -> None:
         """Send a line; one that is gone is noticed elsewhere."""
@@ -60,6 +64,7 @@ class LocalCompanion:
     """
 
     has_begun = True
+    was_lost = False
 
     def __init__(self, module: str, log: Path) -> None:
         with log.open("ab") as stream:
@@ -127,7 +132,8 @@ class RayCompanion:
         self._mark = folder / f".{secrets.token_hex(8)}.tmp"
         self._mark.touch()
         self._why = "its machine was lost"
-        self.has_begun = False
+        self.has_begun, self.was_lost = False, False
+        self._sees = False  # whether the machine sees the run folder, once it has said so
         asked: dict[str, Any] = {"num_cpus": needs.cores, "num_gpus": needs.gpus, "memory": needs.memory or None}
         actor = self._ray.remote(**asked, max_concurrency=4, max_restarts=0, scheduling_strategy="SPREAD")(_Host)
         mark = "" if cluster.fetches else str(self._mark)
@@ -135,7 +141,8 @@ class RayCompanion:
 
     def tell(self, message: Message) -> None:
         """See Companion."""
-        files = Courier(self._root, self._task_of(message).parts).news().files if "root" in message else {}
+        is_task = "root" in message and not self._sees
+        files = Courier(self._root, self._task_of(message).parts).news().files if is_task else {}
         # An answer to a call whose actor is gone is not waited for.
         self._actor.tell.remote(dict(message), [self._ray.put(files)])
 
@@ -144,15 +151,18 @@ class RayCompanion:
         try:
             for reference in self._actor.hear.options(num_returns="streaming").remote():
                 answer, news, code = self._ray.get(reference)
-                self.has_begun = True
                 if news is not None:
                     install(self._task_of(news[0]), news[1])
                 if code is not None:
                     self._why = _why_ended(code)
-                elif answer is not None:
+                elif "sees" in answer:
+                    self.has_begun, self._sees = True, answer["sees"]
+                else:
                     yield answer
-        except (self._ray.exceptions.RayError, ConnectionError) as error:
-            self._why = f"its machine was lost ({type(error).__name__})"
+        except self._ray.exceptions.RayError as error:
+            self.was_lost, self._why = True, f"its machine was lost ({type(error).__name__})"
+        except (OSError, RlrunError) as error:  # what came back could not be written
+            self._why = f"what it sent could not be kept ({error})"
         finally:
             self._mark.unlink(missing_ok=True)
 
@@ -169,12 +179,16 @@ class RayCompanion:
     def send_signal(self, number: int) -> None:
         """See Companion."""
         with contextlib.suppress(Exception):  # Ray may be gone
-            self._actor.send_signal.remote(number)
+            if self.has_begun:
+                self._actor.send_signal.remote(number)
+            else:  # it waits for a machine, and would wait with the signal
+                self._ray.kill(self._actor)
 
     def end(self, seconds: float) -> None:
         """See Companion."""
-        with contextlib.suppress(Exception):  # Ray may be gone, and so may the actor
-            self._ray.get(self._actor.wait.remote(seconds), timeout=seconds + 5)
+        if self.has_begun:
+            with contextlib.suppress(Exception):  # Ray may be gone, and so may the actor
+                self._ray.get(self._actor.wait.remote(seconds), timeout=seconds + 5)
         with contextlib.suppress(Exception):
             self._ray.kill(self._actor)
         self._mark.unlink(missing_ok=True)
@@ -201,7 +215,7 @@ class _Host:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=working_folder if os.path.isdir(working_folder) else None,
-            env={**os.environ, **variables},
+            env=environment(variables),
             start_new_session=True,
         )
         self._stdin: Any = self._process.stdin
@@ -212,35 +226,49 @@ class _Host:
 
         :param files: a reference to them, in a list so that Ray sends them only to those who ask
         """
-        if "root" in message and self._scratch is not None:
-            import ray
-
-            self._task, root = message, Path(self._scratch.name)
-            for name, content in ray.get(files[0]).items():
-                path = root / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            self._courier = Courier(root, ("/".join(str(message[key]) for key in ("place", "group", "name")),))
-            self._courier.note()
-            self._checkpoints = self._courier.checkpoints()
-            message = {**message, "root": str(root)}
-        with contextlib.suppress(OSError):
+        try:
+            if "root" in message and self._scratch is not None:
+                message = self._laid_out(message, files, Path(self._scratch.name))
             self._stdin.write(json.dumps(message).encode() + b"\n")
             self._stdin.flush()
+        except Exception:  # nobody waits for this call: that the process is gone is what is noticed
+            self._process.kill()
 
-    def hear(self) -> Iterator[tuple[dict[str, Any] | None, tuple[dict[str, Any], News] | None, int | None]]:
+    def _laid_out(self, message: dict[str, Any], files: list[Any], root: Path) -> dict[str, Any]:
+        """The task in a folder of this machine, in which nothing is left of the task before."""
+        import ray
+
+        for left in root.iterdir():
+            shutil.rmtree(left, ignore_errors=True)
+        self._task = message
+        for name, content in ray.get(files[0]).items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        self._courier = Courier(root, ("/".join(str(message[key]) for key in ("place", "group", "name")),))
+        self._courier.note()
+        self._checkpoints = self._courier.checkpoints()
+        return {**message, "root": str(root)}
+
+    def hear(self) -> Iterator[tuple[dict[str, Any], tuple[dict[str, Any], News] | None, int | None]]:
         """Answers, each with the news of its task's run where nobody else sees it; the exit code at the end.
 
-        The first item is empty: it says that the process runs.
+        The first says that the process runs, and whether it sees the run folder.
         """
-        yield None, None, None
+        yield {"sees": self._scratch is None}, None, None
         for line in self._stdout:
             try:
                 answer = json.loads(line)
             except ValueError:
                 continue
             yield answer, self._news(answer), None
-        yield None, None, self._process.wait()
+        code = self._process.wait()
+        self._clean_up()
+        yield {}, None, code
+
+    def _clean_up(self) -> None:
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
     def _news(self, answer: Mapping[str, Any]) -> tuple[dict[str, Any], News] | None:
         if self._courier is None:
@@ -268,3 +296,4 @@ class _Host:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        self._clean_up()

@@ -41,7 +41,7 @@ def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_
         kwargs |= {"buffer_size": venv.num_envs, "optimize_memory_usage": False}
     cls: Any = algorithm.load()
     name = cls.__name__
-    if issubclass(cls, DQN):
+    if cls is DQN:
         cls, kwargs = cls.plainest(kwargs)
     accelerates = for_training and config.accelerate != "off"
     if accelerates:

@@ -258,6 +258,8 @@ def _prioritized_replay(given: Mapping[str, Any], facts: EnvFacts) -> list[Findi
     if given.get("prioritized_replay") is True:
         reason = prioritized.why_not(facts.observation_space, given)
         return [Finding(("hyperparameters", "prioritized_replay"), f"{reason}.")] if reason else []
+    if "prioritized_replay" in given:  # switched off, and perhaps on again
+        return []
     unused = [name for name in given if name.startswith("prioritized_replay_")]
     hint = "Set hyperparameters.prioritized_replay: true, or leave it out."
     return [

@@ -113,17 +113,14 @@ class Prioritized:
     # -- what a checkpoint holds besides the rows
 
     def besides(self) -> dict[str, np.ndarray]:
-        """The largest priority, and what the buffer itself has."""
-        own: dict[str, np.ndarray] = super().besides() if isinstance(self, FrameBuffer) else {}
-        return {**own, "priorities": self.priorities, "largest": np.array([self._largest])}
+        """The priorities."""
+        return {"priorities": self.priorities, "largest": np.array([self._largest])}
 
     def put_besides(self, arrays: dict[str, np.ndarray]) -> None:
         """Take what :meth:`besides` gave, at the start of a run that goes on.
 
         :raises ValueError: when shapes differ
         """
-        if isinstance(self, FrameBuffer):
-            super().put_besides(arrays)
         if arrays["priorities"].shape != self.priorities.shape:
             raise ValueError(f"priorities have shape {arrays['priorities'].shape}")
         self._tree.fill(arrays["priorities"].ravel())
@@ -144,6 +141,15 @@ class PrioritizedReplayBuffer(Prioritized, ReplayBuffer):  # type: ignore[misc] 
 
 class PrioritizedFrameBuffer(Prioritized, FrameBuffer):  # type: ignore[misc]  # samples have more
     """The same for images of which each is stored once."""
+
+    def besides(self) -> dict[str, np.ndarray]:
+        """See both."""
+        return {**FrameBuffer.besides(self), **Prioritized.besides(self)}
+
+    def put_besides(self, arrays: dict[str, np.ndarray]) -> None:
+        """See both."""
+        FrameBuffer.put_besides(self, arrays)
+        Prioritized.put_besides(self, arrays)
 
 
 def why_not(observation_space: spaces.Space[Any], settings: Any) -> str:

@@ -32,8 +32,9 @@ State = dict[str, np.ndarray]
 _FEATURES, _HIDDEN = 64, 128
 _CLIP = 5.0  # of normalised observations, as in the paper on RND
 _SMALLEST_IMAGE = 36  # that NatureCNN takes
-_KEPT, _SMALLEST = 0.95, 1e-16  # of the average of squares, from one rollout to the next; what keeps it above 0
-_FORWARD_SHARE = 0.2  # of ICM's loss, as in its paper; the rest is the inverse model's
+_MEMORY = 40_000  # timesteps after which a third of an average of squares is left
+_SMALLEST = 1e-16  # what keeps it above 0
+_CHUNK = 1_024  # observations that are taken into the moments at a time
 
 
 class Observations:
@@ -134,7 +135,7 @@ class NextState(nn.Module):
     def __init__(self, observations: Observations, action_space: spaces.Space[Any]) -> None:
         super().__init__()
         self.action_space = action_space
-        size = _codes(action_space, torch.as_tensor(np.asarray(action_space.sample())[None])).shape[1]
+        size = _codes(action_space, torch.zeros((1, *(action_space.shape or ())))).shape[1]
         self.encoder = Encoder(observations, hidden=1)
         self.inverse = nn.Sequential(*create_mlp(2 * _FEATURES, size, [_HIDDEN]))
         self.forward_model = nn.Sequential(*create_mlp(_FEATURES + size, _FEATURES, [_HIDDEN]))
@@ -148,9 +149,9 @@ class NextState(nn.Module):
         here, there = self.encoder(before), self.encoder(after)
         guesses = self.inverse(torch.cat([here, there], dim=1))
         inverse = _guessing_loss(self.action_space, guesses, actions)
-        # The features serve the inverse model; were they trained to be predictable, they would all become one.
-        forward = self._forward_errors(here.detach(), actions, there.detach()).mean()
-        return (1 - _FORWARD_SHARE) * inverse + _FORWARD_SHARE * forward
+        # The features serve the inverse model; were they trained to be predictable too, as in the paper's code, they
+        # could all become one. So the two losses share no parameter, and need no weights.
+        return inverse + self._forward_errors(here.detach(), actions, there.detach()).mean()
 
     def _forward_errors(self, here: torch.Tensor, actions: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
         predicted = self.forward_model(torch.cat([here, _codes(self.action_space, actions)], dim=1))
@@ -158,7 +159,15 @@ class NextState(nn.Module):
 
 
 def _codes(space: spaces.Space[Any], actions: torch.Tensor) -> torch.Tensor:
-    """Actions as numbers for a network: one-hot where they are choices; (batch, size)."""
+    """Actions as numbers for a network: one-hot where they are choices, else in [-1, 1]; (batch, size).
+
+    :param actions: as SB3's policies give them: choices count from 0
+    """
+    if isinstance(space, spaces.Box):
+        low, high = torch.as_tensor(space.low).float(), torch.as_tensor(space.high).float()
+        bounded = torch.isfinite(high - low)
+        middle, half = torch.where(bounded, (low + high) / 2, 0.0), torch.where(bounded, (high - low) / 2, 1.0)
+        return ((actions.float().clamp(low, high) - middle) / half.clamp_min(1e-6)).flatten(1)
     codes: Any = preprocess_obs(actions, space)
     flat: torch.Tensor = codes.flatten(1)
     return flat
@@ -167,7 +176,7 @@ def _codes(space: spaces.Space[Any], actions: torch.Tensor) -> torch.Tensor:
 def _guessing_loss(space: spaces.Space[Any], guesses: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
     """How badly an inverse model guesses actions: cross-entropy where they are choices, else squared error."""
     if isinstance(space, spaces.Discrete):
-        return nn.functional.cross_entropy(guesses, actions.long().flatten() - int(space.start))
+        return nn.functional.cross_entropy(guesses, actions.long().flatten())
     if isinstance(space, spaces.MultiDiscrete):
         sizes = [int(size) for size in space.nvec.flatten()]
         columns = actions.long().flatten(1).unbind(dim=1)
@@ -188,9 +197,10 @@ class Curiosity(VecEnvWrapper):
     """Adds ``weight`` times the normalised intrinsic reward to every reward.
 
     Normalised: divided by the size of the discounted sums of intrinsic rewards, which go on from one episode to the
-    next: the root of a moving average of their squares over about 20 rollouts. (A mean over all rollouts would keep the
-    large errors of the first, and nothing would be left of the small ones that tell new states from known ones.) It is
-    0 during the first rollout, which gives the first moments. Computed on the CPU.
+    next: the root of a moving average of their squares over some 40,000 timesteps. (A mean over all of training would
+    keep the large errors of its beginning, and nothing would be left of the small ones that tell new states from known
+    ones.) The bonus is 0 until the first rollouts, of 1 / (1 - gamma) steps together, have given the moments. Computed
+    on the CPU.
 
     :param venv: whose episodes are recorded already, so that logged returns are the env's own
     :param settings: the config's section
@@ -207,6 +217,7 @@ class Curiosity(VecEnvWrapper):
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(trained, settings.learning_rate)
         self.square = 0.0  # of the discounted sums, averaged
+        self._seen = 0  # steps of each env that were learnt from
         self._returns = np.zeros(self.num_envs)
         self._before: Any = None
         self._actions = np.zeros(0)
@@ -214,8 +225,8 @@ class Curiosity(VecEnvWrapper):
 
     @property
     def is_ready(self) -> bool:
-        """Whether a rollout was learnt from, so that there are moments."""
-        return self.square > 0
+        """Whether enough was learnt from for sums and moments to mean something."""
+        return round(self._seen * (1 - self.settings.gamma), 9) >= 1
 
     def reset(self) -> Any:
         """See VecEnv."""
@@ -235,7 +246,8 @@ class Curiosity(VecEnvWrapper):
         for index in np.flatnonzero(dones):
             _put(after, int(index), infos[index]["terminal_observation"])
         intrinsic = self._errors(self._before, self._actions, after) if self.is_ready else np.zeros(self.num_envs)
-        self._steps.append((self._before, self._actions, after, intrinsic))
+        before = self._before if self.model.reads_before else None
+        self._steps.append((before, self._actions, after, intrinsic))
         self._before = _copied(observations)
         bonus = self.settings.weight * intrinsic / np.sqrt(self.square) if self.is_ready else 0.0
         return observations, (rewards + bonus).astype(np.float32), dones, infos
@@ -248,9 +260,12 @@ class Curiosity(VecEnvWrapper):
         if not self._steps:
             return {}
         steps, self._steps = self._steps, []
-        before, after = _joined([step[0] for step in steps]), _joined([step[2] for step in steps])
-        self.observations.update(after)
-        if self.is_ready:
+        before = _joined([step[0] for step in steps]) if self.model.reads_before else None
+        after = _joined([step[2] for step in steps])
+        count, was_ready = len(steps) * self.num_envs, self.is_ready
+        for start in range(0, count, _CHUNK):
+            self.observations.update(_rows(after, np.arange(start, min(start + _CHUNK, count))))
+        if was_ready:
             intrinsic = np.stack([step[3] for step in steps])
         else:
             intrinsic = np.stack([self._errors(*step[:3]) for step in steps])
@@ -259,13 +274,11 @@ class Curiosity(VecEnvWrapper):
             self._returns = self.settings.gamma * self._returns + rewards
             sums.append(self._returns)
         square = float(np.square(sums).mean()) + _SMALLEST
-        self.square = _KEPT * self.square + (1 - _KEPT) * square if self.is_ready else square
+        kept = np.exp(-count / _MEMORY) if was_ready else 0.0
+        self.square = float(kept * self.square + (1 - kept) * square)
+        self._seen += len(steps)
         loss = self._fit(before, np.concatenate([step[1] for step in steps]), after)
         return {"intrinsic_reward": float(intrinsic.mean()), "loss": loss}
-
-    def forget(self) -> None:
-        """Drop the steps that were not learnt from: they will be played again."""
-        self._steps.clear()
 
     def _fit(self, before: Any, actions: np.ndarray, after: Any) -> float:
         """One pass over the steps in batches.
@@ -275,7 +288,8 @@ class Curiosity(VecEnvWrapper):
         order, losses = np.random.permutation(len(actions)), []
         for start in range(0, len(actions), self.settings.batch_size):
             rows = order[start : start + self.settings.batch_size]
-            loss = self.model.loss(*self._inputs(_rows(before, rows), actions[rows], _rows(after, rows)))
+            here = _rows(before, rows) if self.model.reads_before else None
+            loss = self.model.loss(*self._inputs(here, actions[rows], _rows(after, rows)))
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -299,7 +313,7 @@ class Curiosity(VecEnvWrapper):
             arrays |= {f"adam.{index}.{name}": np.asarray(value) for name, value in values.items()}
         for name, moments in self._moments().items():
             arrays |= {f"{name}.{part}": np.asarray(getattr(moments, part), np.float64) for part in _MOMENTS}
-        return {**arrays, "returns": self._returns, "square": np.float64(self.square)}
+        return {**arrays, "returns": self._returns, "square": np.float64(self.square), "seen": np.int64(self._seen)}
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Take what :meth:`get_state` gave.
@@ -318,6 +332,7 @@ class Curiosity(VecEnvWrapper):
                 moments.mean, moments.var = state[f"{name}.mean"].copy(), state[f"{name}.var"].copy()
                 moments.count = float(state[f"{name}.count"])
             self._returns, self.square = state["returns"].copy(), float(state["square"])
+            self._seen = int(state["seen"])
         except (KeyError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UsageError(

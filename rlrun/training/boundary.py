@@ -264,8 +264,6 @@ class Boundary(BaseCallback):
     def _go_back_to(self, start: _RolloutStart) -> None:
         model: Any = self.model
         model.num_timesteps = start.timesteps
-        if self._curiosity is not None:
-            self._curiosity.forget()
         normalizer = find_normalizer(model.env)
         if normalizer is not None and start.statistics is not None:
             set_statistics(normalizer, start.statistics)

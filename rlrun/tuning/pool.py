@@ -31,9 +31,11 @@ class Worker:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
-        for answer in self.companion.answers():
-            self._said.put((self, answer))
-        self._said.put((self, None))
+        try:
+            for answer in self.companion.answers():
+                self._said.put((self, answer))
+        finally:
+            self._said.put((self, None))
 
     def tell(self, message: Mapping[str, Any]) -> None:
         """Send a task, or the answer to a question; a worker that is gone is noticed elsewhere."""

@@ -48,6 +48,7 @@ class _Task:
     candidate: Candidate
     seed: int
     attempt: int = 1
+    was_lost: bool = False  # with its machine, which cannot give the run back
     not_before: float = 0.0
 
 
@@ -94,7 +95,7 @@ class Retest:
             worker.task = task
             config = self._subject.retest_config(task.candidate.values, task.seed)
             told = self._subject.task("retest", config, f"retest/{task.candidate.name}", f"s{task.seed}")
-            worker.tell({**told, "lost": task.attempt > 1})
+            worker.tell({**told, "lost": task.was_lost})
 
     def _hear(self, worker: Worker, message: dict[str, Any] | None) -> None:
         task: _Task | None = worker.task
@@ -102,6 +103,7 @@ class Retest:
         if task is None or (message is not None and "interrupted" in message):
             return
         if message is None:
+            task.was_lost = worker.companion.was_lost
             self._was_killed(task, worker.why_gone())
         elif "busy" in message:
             task.not_before = time.monotonic() + _BUSY

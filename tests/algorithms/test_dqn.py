@@ -20,11 +20,14 @@ from stable_baselines3.common.logger import Logger
 
 import rlrun
 from rlrun.accelerate import td_learning
+from rlrun.algorithms.build import build_model
 from rlrun.algorithms.dqn import DQN, Dueling, FastDQN
 from rlrun.algorithms.prioritized import PrioritizedReplayBuffer
 from rlrun.algorithms.sum_tree import SumTree
+from rlrun.config.loading import read_source
 from rlrun.errors import ConfigError, UsageError
 from rlrun.runs.checkpoint import read_checkpoint
+from rlrun.training.plan import make_plan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -304,7 +307,26 @@ def test_every_combination_trains_and_its_model_loads_in_sb3(
     folder = run.directory.checkpoint_path(600)
     loaded = PlainDQN.load(folder / "model.zip", device="cpu")
     assert loaded.replay_buffer_class.__module__.startswith("stable_baselines3")
+    dueling_network = any(name.startswith("q_net.q_net.advantage") for name in loaded.policy.state_dict())
+    assert (dueling_network, getattr(loaded, "double_q", False)) == (dueling, double_q)
+    buffer = read_checkpoint(run.directory, 600).path / "replay_buffer"
+    assert (buffer / "besides-priorities.npy").exists() == prioritized_replay
     assert loaded.predict(np.zeros(4, dtype=np.float32))[0] in (0, 1)
+
+
+@pytest.mark.parametrize("option", ["double_q", "dueling", "prioritized_replay"])
+def test_each_arm_of_the_shipped_comparison_is_one_option(option: str) -> None:
+    assert rlrun.check("ALE/Pong-v5/dqn-family", overrides={f"hyperparameters.{option}": False})
+
+
+def test_another_ones_subclass_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mine(DQN):
+        pass
+
+    monkeypatch.setattr("rlrun.algorithms.registry.Algorithm.load", lambda self: Mine)
+    plan = make_plan(read_source(config_of()))
+    venv, _ = plan.recipe.make_training_vec()
+    assert isinstance(build_model(plan.config, venv), Mine)
 
 
 def test_without_an_option_the_model_is_sb3s_own() -> None:
@@ -322,6 +344,7 @@ def test_without_an_option_the_model_is_sb3s_own() -> None:
         ({"prioritized_replay": True, "optimize_memory_usage": True}, "without optimize_memory_usage"),
         ({"prioritized_replay_alpha": 0.5}, "does nothing without prioritized_replay"),
         ({"prioritized_replay": True, "prioritized_replay_beta0": 1.5}, "between 0 and 1"),
+        ({"prioritized_replay": True, "prioritized_replay_eps": 0}, "at least"),
         ({"dualing": True}, 'Did you mean "dueling"'),
     ],
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import rlrun
 from rlrun.config.search import parse_range
 from rlrun.errors import RlrunError, UsageError
 from rlrun.training.plan import make_plan
+from rlrun.tuning.pool import Pool
 from rlrun.tuning.retest import Candidate
 from rlrun.tuning.storage import Ledger, best_first, open_study, quiet, require_own, shown_storage
 from rlrun.tuning.subject import Subject
@@ -281,3 +284,69 @@ def test_a_password_in_an_address_is_not_shown() -> None:
 def test_a_resume_without_a_name_is_refused() -> None:
     with pytest.raises(UsageError, match="--resume needs --name"):
         rlrun.tune(written(), trials=2, resume=True)
+
+
+class _Companion:
+    """Says one thing and fails, or says nothing."""
+
+    has_begun, was_lost = True, False
+
+    def __init__(self, has_begun: bool = True) -> None:
+        self.has_begun, self.signals, self.ended = has_begun, list[int](), threading.Event()
+
+    def answers(self) -> Iterator[dict[str, Any]]:
+        if self.has_begun:
+            yield {"evaluated": 1}
+            raise OSError("No space left on device")
+        self.ended.wait(10)
+
+    def tell(self, message: Any) -> None:
+        pass
+
+    def no_more(self) -> None:
+        self.ended.set()
+
+    def send_signal(self, number: int) -> None:
+        self.signals.append(number)
+        self.ended.set()
+
+    def end(self, seconds: float) -> None:
+        self.ended.set()
+
+    def why_gone(self) -> str:
+        return "it is gone"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_whose_answers_cannot_be_kept_is_gone_and_not_waited_for() -> None:
+    pool = Pool(1, _Companion)
+    worker = pool.idle()
+    assert worker is not None
+    worker.task = "a trial"
+    assert [pool.receive(5), pool.receive(5)] == [(worker, {"evaluated": 1}), (worker, None)]
+
+
+def test_a_signal_reaches_workers_and_one_that_waits_for_a_machine_does_not_hold_up_the_end() -> None:
+    waiting = _Companion(has_begun=False)
+    pool = Pool(2, lambda: waiting)
+    worker = pool.idle()
+    assert worker is not None
+    worker.task = "a trial"
+    with pool.signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert pool.receive(5) == (worker, None)
+    assert (pool.received, waiting.signals) == (signal.SIGTERM, [signal.SIGTERM])
+
+
+def test_idle_workers_make_room_for_one_that_waits_for_a_machine() -> None:
+    companions = [_Companion(has_begun=False), _Companion(has_begun=False)]
+    given = iter(companions)
+    pool = Pool(2, lambda: next(given))
+    first = pool.idle()
+    assert first is not None
+    first.task = "a trial"
+    second = pool.idle()
+    assert second is not None
+    pool.receive(0.1)
+    assert companions[1].ended.is_set()
+    assert not companions[0].ended.is_set()
