@@ -495,4 +495,4 @@ def evaluate_group(
     ]
     summary = Summary.of([value["mean_return"] for value in values])
     spread = {"mean": summary.mean, "median": summary.median, "iqm": summary.iqm, "ci95": summary.interval}
-    return {"group": str(found.path), **spread, "runs": values}
+    return {"group": str(found.path), "checkpoint": settings["checkpoint"], **spread, "runs": values}

@@ -82,4 +82,7 @@ def described(model: BaseAlgorithm, wanted: str) -> str:
         parts.append("every frame is stored once")
     if extractors_of(model.policy):
         parts.append("convolutions " + ("in bfloat16, " if wanted == "bfloat16" else "") + "with channels last")
-    return f"accelerate {wanted}: {'; '.join(parts)}; updates {reason}" if parts else f"accelerate {reason}"
+    if not parts:
+        return f"accelerate {reason}"
+    updates = f"updates as in plain SB3, since {reason[5:]}" if reason.startswith("off: ") else f"updates {reason}"
+    return f"accelerate {wanted}: {'; '.join(parts)}; {updates}"

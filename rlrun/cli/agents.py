@@ -113,6 +113,7 @@ def _print_group(values: dict[str, Any], as_json: bool) -> int:
     rows = [(run["training_seed"], words.describe_evaluation(run)) for run in values["runs"]]
     console.print_table(("seed", "return"), rows)
     span = "" if values["ci95"] is None else ", 95 % interval [{:.2f}, {:.2f}]".format(*values["ci95"])
+    console.say(f"checkpoint {values['checkpoint']} of each")
     console.say(f"IQM over {len(rows)} seeds {values['iqm']:.2f}{span}; mean {values['mean']:.2f}")
     return 0
 

@@ -59,7 +59,7 @@ def bench(
     rows = [
         (
             way.options or "the config as it is",
-            f"{way.speed:,.0f}" if way.speed else "failed",
+            (f"{way.speed:,.0f}" if way.speed >= 100 else f"{way.speed:.1f}") if way.speed else "failed",
             f"{way.speed / first:.2f}x" if way.speed else way.detail,
         )
         for way in report.ways

@@ -86,8 +86,10 @@ def plot(
     if json_:
         groups = [{"name": c.name, "seeds": c.seeds, "points": len(c.x)} for c in curves]
         console.print_json({"out": str(out), "groups": groups})
-    else:
-        console.say(str(out))
+        return
+    if all(len(curve.x) == 1 for curve in curves) and what == "evaluation":
+        console.note("Each run was evaluated once. --what training draws more; so would --set evaluation.every=1000.")
+    console.say(str(out))
 
 
 @app.command()

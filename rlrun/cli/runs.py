@@ -26,7 +26,8 @@ def runs(run_dir: RunDirOption = RUNS, json_: JsonOption = False) -> None:
     elif not rows:
         console.say(f"There are no runs in {run_dir}.")
     else:
-        console.print_table(tuple(rows[0]), [tuple(row.values()) for row in rows])
+        shown = [{**row, "return": None if row["return"] is None else round(row["return"], 2)} for row in rows]
+        console.print_table(tuple(rows[0]), [tuple(row.values()) for row in shown])
 
 
 @app.command()

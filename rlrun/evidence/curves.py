@@ -13,7 +13,7 @@ import numpy as np
 from rlrun.errors import UsageError
 from rlrun.evidence.scores import Curve, Seeds, read_curve
 from rlrun.evidence.statistics import interquartile_mean
-from rlrun.runs.files import write_whole
+from rlrun.runs.files import write_out
 
 # Okabe and Ito's colours, which people with any colour vision tell apart; and a line style each, for print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -97,7 +97,6 @@ def draw(groups: Sequence[Seeds], out: Path, what: str = "evaluation", axis: str
 def _save(curves: Sequence[GroupCurve], label: str, out: Path, axis: str) -> None:
     figure, axes = new_figure((8, 4.5))
     draw_on(axes, curves, label, axis)
-    out.parent.mkdir(parents=True, exist_ok=True)
     save_figure(figure, out)
 
 
@@ -118,7 +117,7 @@ def save_figure(figure: Any, out: Path) -> None:
     """Write a figure whole, in the format that the file's name says."""
     content = io.BytesIO()
     figure.savefig(content, format=out.suffix.lower().removeprefix("."), dpi=150)
-    write_whole(out, content.getvalue())
+    write_out(out, content.getvalue())
 
 
 def draw_on(axes: Any, curves: Sequence[GroupCurve], label: str, x_label: str = "timesteps") -> None:
@@ -141,7 +140,10 @@ def draw_on(axes: Any, curves: Sequence[GroupCurve], label: str, x_label: str = 
             markersize=3,
             label=f"{curve.name} ({seeds})",
         )
-        if curve.low is not None and curve.high is not None:
+        if curve.low is not None and curve.high is not None and len(curve.x) == 1:
+            reach = np.stack([curve.centre - curve.low, curve.high - curve.centre])
+            axes.errorbar(curve.x, curve.centre, yerr=reach, color=colour, capsize=4)
+        elif curve.low is not None and curve.high is not None:
             axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
     if x_label == "timesteps":
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))

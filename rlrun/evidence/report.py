@@ -24,7 +24,7 @@ from rlrun.evidence.scores import Seed, Seeds, collect
 from rlrun.evidence.statistics import Summary
 from rlrun.evidence.why import why
 from rlrun.runs.directory import CONFIG, RunDirectory
-from rlrun.runs.files import os_errors_in_words, write_whole
+from rlrun.runs.files import write_out
 from rlrun.runs.provenance import versions
 from rlrun.runs.summary import status_of, stored_results
 from rlrun.words import duration, number, size
@@ -67,9 +67,7 @@ def write_report(selected: Sequence[str], root: Path, out: Path) -> Path:
     groups = collect(selected, root)
     pages = Environment(loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     text = pages.get_template("report.html").render(**_contents(groups), **_assets())
-    with os_errors_in_words(f"writing {out}", UsageError):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(out, text)
+    write_out(out, text)
     return out
 
 

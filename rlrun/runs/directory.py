@@ -291,10 +291,12 @@ def find_run(text: str, root: Path) -> RunDirectory:
         raise UsageError(
             f'There is no run "{text}" in {root}.', "`rlrun runs` lists them; --run-dir says where to look."
         )
+    members = [names[run] for run in runs if run.path.parent.name == Path(text).name]
+    if members:
+        raise UsageError(f'"{text}" is a group of runs.', f"Name one of them, such as {members[0]}")
     some = ", ".join(names[run] for run in matches[:5])
-    raise UsageError(
-        f'"{text}" fits {len(matches)} runs: {some}{", ..." if len(matches) > 5 else ""}.', "Write more of it."
-    )
+    more = f" and {len(matches) - 5} more" if len(matches) > 5 else ""
+    raise UsageError(f'"{text}" fits {len(matches)} runs: {some}{more}.', "Write more of it.")
 
 
 def run_of_checkpoint(path: Path) -> tuple[RunDirectory, int] | None:

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from rlrun.config.yaml import core_scalar
-from rlrun.errors import RlrunError
+from rlrun.errors import RlrunError, UsageError
 
 _REASONS = {
     errno.ENOSPC: ("The disk is full", "Make room (`rlrun prune` helps); a new run may go elsewhere with --run-dir."),
@@ -30,14 +30,16 @@ _REASONS = {
     errno.EPERM: ("Permission was denied", "Choose a folder you may write to with --run-dir."),
     errno.EFBIG: ("The file would be larger than this process may write", "Raise the limit (`ulimit -f`)."),
     errno.ENOTDIR: ("A part of the path is a file", "Choose another folder with --run-dir."),
+    errno.EEXIST: ("A part of the path is a file", "Choose another folder with --run-dir."),
 }
 
 
 @contextlib.contextmanager
-def os_errors_in_words(doing: str, kind: type[RlrunError] = RlrunError) -> Iterator[None]:
+def os_errors_in_words(doing: str, kind: type[RlrunError] = RlrunError, flag: str = "--run-dir") -> Iterator[None]:
     """Turn an OSError into one sentence and a way out.
 
     :param kind: the error to raise
+    :param flag: the option that says where
     """
     try:
         yield
@@ -46,7 +48,7 @@ def os_errors_in_words(doing: str, kind: type[RlrunError] = RlrunError) -> Itera
         # The name of a temporary file says nothing to anybody.
         is_known = error.filename and not str(error.filename).endswith(".tmp")
         place = f" at {os.path.abspath(error.filename)}" if is_known else ""
-        raise kind(f"{reason} while {doing}{place}.", hint) from error
+        raise kind(f"{reason} while {doing}{place}.", hint.replace("--run-dir", flag)) from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -59,6 +61,21 @@ def write_whole(path: Path, content: str | bytes) -> None:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_out(path: Path, content: str | bytes) -> None:
+    """Write a file that the user named with ``--out``, and the folders above it.
+
+    :raises UsageError: when it cannot be
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with os_errors_in_words(f"writing {path}", UsageError, "--out"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -36,6 +36,8 @@ ATTEMPTS = 3  # of a trial whose process is killed: its values may be what kills
 _BEAT = 60.0  # seconds
 # Names of what rlrun keeps with a study or a trial.
 _SETTINGS, _MAKER, _HOLDER, _BEATS = "rlrun:settings", "rlrun:maker", "rlrun:holder", "rlrun:beats"
+_SESSION = "rlrun:session"
+_ATTEMPTS_TO_OPEN = 5
 _GONE, _ATTEMPT = "rlrun:gone", "rlrun:attempt"
 VALUES, REASON, SEEDS, SCORES, SECONDS = "values", "reason", "seeds", "scores", "seconds"
 
@@ -70,12 +72,12 @@ def open_storage(text: str) -> BaseStorage:
 
     :raises UsageError: when it cannot be opened
     """
-    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     try:
         if is_address(text):
-            return RDBStorage(text)
+            return _open_database(text)
         _mend(Path(text))
         lock = JournalFileOpenLock(text) if os.name == "nt" else None
         return JournalStorage(JournalFileBackend(text, lock_obj=lock))
@@ -83,6 +85,21 @@ def open_storage(text: str) -> BaseStorage:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         hint = "Name a journal file, or an address such as sqlite:///study.db."
         raise UsageError(f"The storage {shown_storage(text)} cannot be opened: {reason.rstrip('.')}.", hint) from error
+
+
+def _open_database(address: str) -> BaseStorage:
+    """Its tables are made by whoever comes first; another one, who comes at the same moment, finds them there."""
+    from optuna.storages import RDBStorage
+
+    for attempt in range(_ATTEMPTS_TO_OPEN):
+        try:
+            return RDBStorage(address)
+        except Exception as error:  # of SQLAlchemy or its drivers
+            is_race = any(word in str(error) for word in ("already exists", "locked", "UNIQUE constraint"))
+            if not is_race or attempt == _ATTEMPTS_TO_OPEN - 1:
+                raise
+            time.sleep(1.0)
+    raise AssertionError("unreachable")
 
 
 def _mend(path: Path) -> None:
@@ -107,6 +124,16 @@ def _ends_well(path: Path) -> bool:
             return True
         stream.seek(-1, os.SEEK_END)
         return stream.read() == b"\n"
+
+
+def join(study: Study) -> int:
+    """Say that this process takes part.
+
+    :return: how many did so before
+    """
+    own = f"{_SESSION} {time.time_ns():020} {secrets.token_hex(4)}"
+    study.set_user_attr(own, True)
+    return sorted(key for key in study.user_attrs if key.startswith(_SESSION)).index(own)
 
 
 def open_study(storage: str, name: str, settings: Mapping[str, Any], resume: bool) -> Study:

@@ -36,6 +36,7 @@ from rlrun.tuning.storage import (
     Ledger,
     best_first,
     is_address,
+    join,
     open_study,
     quiet,
     require_own,
@@ -236,7 +237,7 @@ def _open(
             if settings.sampler == "cmaes":
                 require_own(study, place)
             count = len(study.get_trials(deepcopy=False))
-            seed, steps = subject.sampler_seed(count), subject.steps_per_seed * settings.seeds_per_trial
+            seed, steps = subject.sampler_seed(count, join(study)), subject.steps_per_seed * settings.seeds_per_trial
             sampler = make_sampler(settings.sampler, subject.space, settings.trials, seed, settings.jobs > 1)
             study = optuna.load_study(
                 study_name=subject.folder.name,
@@ -265,15 +266,16 @@ def _claim(subject: Subject, resume: bool, is_named: bool) -> tuple[Subject, boo
     with os_errors_in_words("making the study", UsageError):
         for attempt in itertools.count(1):
             name = subject.folder.name if attempt == 1 else f"{subject.folder.name}-{attempt}"
-            folder = subject.folder.with_name(name)
-            is_new = not folder.exists()
+            folder, is_new = subject.folder.with_name(name), True
             try:
-                folder.mkdir(parents=True, exist_ok=resume)
+                folder.mkdir(parents=True)
             except FileExistsError:
-                if is_named:
+                is_new = False
+                if not resume and is_named:
                     message = f"The study {folder} is there already."
                     raise UsageError(message, "Choose another --name; --resume goes on with it.") from None
-                continue
+                if not resume:
+                    continue
             root = subject.root.resolve()
             return Subject(subject.plan, root, folder.resolve(), subject.space), is_new
     raise AssertionError("unreachable")

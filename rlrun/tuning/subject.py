@@ -112,9 +112,13 @@ class Subject:
         even = dict.fromkeys(seed & ~1 for seed in itertools.islice(drawn, 2 * count + 8))
         return list(even)[:count]
 
-    def sampler_seed(self, trials: int) -> int:
-        """The seed of a sampler that begins when there are so many trials."""
-        return draw_seeds(self.plan.config.seed, Stream.TUNING, 1, _SAMPLER, trials)[0]
+    def sampler_seed(self, trials: int, session: int) -> int:
+        """The seed of a sampler that begins when there are so many trials.
+
+        :param session: how many processes have taken part before, so that those that join at once draw others
+        """
+        key = (_SAMPLER, trials, session) if session else (_SAMPLER, trials)
+        return draw_seeds(self.plan.config.seed, Stream.TUNING, 1, *key)[0]
 
     def shared_settings(self, seeds_per_trial: int) -> dict[str, Any]:
         """What everyone who joins the study must agree on, as plain values."""

@@ -144,6 +144,9 @@ def test_pictures_are_drawn(ending: str, rlrun_command: Callable[..., Any]):
     starts = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
     assert Path(f"deep/er.{ending}").read_bytes().startswith(starts[ending])
     assert rlrun_command("plot", "runs", "--what", "training", "--out", "t.png").code == 0
+    Path("afile").touch()
+    refused = rlrun_command("plot", "runs", "--out", "afile/c.png")
+    assert (refused.code, "A part of the path is a file" in refused.err, "--out" in refused.err) == (2, True, True)
     for wrong in (("--out", "a.bmp"), ("--what", "success")):
         refused = rlrun_command("plot", "runs", *wrong)
         assert (refused.code, refused.out) == (2, ""), wrong

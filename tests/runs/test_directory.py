@@ -397,8 +397,16 @@ def test_none_or_several_runs_are_a_usage_error(text: str, message: str, tmp_pat
 def test_of_many_runs_that_fit_five_are_named(tmp_path: Path) -> None:
     for number in range(7):
         RunDirectory.create(tmp_path, config(), f"job{number}")
-    with pytest.raises(UsageError, match=r'"job" fits 7 runs: (\S+job\d, ){5}\.\.\.\. Write more'):
+    with pytest.raises(UsageError, match=r'"job" fits 7 runs: (\S+job\d, ){4}\S+job\d and 2 more\. Write more'):
         find_run("job", tmp_path)
+
+
+def test_a_groups_name_is_not_taken_for_a_runs(tmp_path: Path) -> None:
+    for seed in range(2):
+        run = RunDirectory.create(tmp_path, config(), f"s{seed}", group="many")
+        (run.path.parent / "group.json").touch()
+    with pytest.raises(UsageError, match=r'"many" is a group of runs\. Name one of them, such as \S+many/s\d'):
+        find_run("many", tmp_path)
 
 
 def test_without_any_run_latest_says_how_to_train_one(tmp_path: Path) -> None:

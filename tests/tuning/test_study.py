@@ -24,7 +24,7 @@ from rlrun.errors import RlrunError, UsageError
 from rlrun.training.plan import make_plan
 from rlrun.tuning.pool import Pool
 from rlrun.tuning.retest import Candidate
-from rlrun.tuning.storage import Ledger, best_first, open_study, quiet, require_own, shown_storage
+from rlrun.tuning.storage import Ledger, best_first, join, open_study, quiet, require_own, shown_storage
 from rlrun.tuning.subject import Subject
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -350,3 +350,23 @@ def test_idle_workers_make_room_for_one_that_waits_for_a_machine() -> None:
     pool.receive(0.1)
     assert companions[1].ended.is_set()
     assert not companions[0].ended.is_set()
+
+
+def test_processes_that_join_a_study_draw_other_trials() -> None:
+    with quiet():
+        studies = [open_study("journal.log", "s", {"a": 1}, resume=True) for _ in range(2)]
+        sessions = [join(study) for study in studies]
+    assert sessions == [0, 1]
+    subject = subject_of({"algo": "a2c", "env": {"id": "CartPole-v1"}, "total_timesteps": 100})
+    assert len({subject.sampler_seed(0, session) for session in range(3)}) == 3
+
+
+def test_processes_that_begin_a_study_in_a_new_database_at_once_share_it() -> None:
+    written()
+    command = [sys.executable, "-m", "rlrun", "tune", "c.yaml", "--trials", "4", "--jobs", "1", "--retest", "0"]
+    command += ["--storage", "sqlite:///x.db", "--name", "s", "--resume"]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    values = [row["learning_rate"] for row in rows()]
+    assert len(set(values)) == len(values) >= 4
