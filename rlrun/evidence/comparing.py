@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,8 +67,11 @@ def compare_scored(groups: Sequence[Seeds]) -> Compared:
     sizes = {len(group.scores) for group in scored}
     if len(sizes) > 1:
         warnings.append("The groups have different numbers of seeds.")
-    for unit in ("timesteps", "episodes"):
-        found = [run.config.get(f"total_{unit}") for group in scored for run in group.runs]
+    by_env: dict[str, list[Seeds]] = {}
+    for group in scored:
+        by_env.setdefault(str(group.env), []).append(group)
+    for unit, alike in itertools.product(("timesteps", "episodes"), by_env.values()):
+        found = [run.config.get(f"total_{unit}") for group in alike for run in group.runs]
         budgets = sorted({budget for budget in found if budget is not None})
         if len(budgets) > 1:
             warnings.append(f"The budgets differ: {', '.join(f'{n:,}' for n in budgets)} {unit}.")
@@ -77,6 +81,10 @@ def compare_scored(groups: Sequence[Seeds]) -> Compared:
     return Compared(
         groups=tuple(scored),
         summaries={group.name: Summary.of(group.scores) for group in scored},
-        comparisons=tuple(compare(a.name, a.scores, b.name, b.scores, len(pairs)) for a, b in pairs),
+        comparisons=tuple(
+            # Corrected for the number of comparisons in an env, as a matrix is.
+            compare(a.name, a.scores, b.name, b.scores, math.comb(len(by_env[str(a.env)]), 2))
+            for a, b in pairs
+        ),
         warnings=tuple(warnings),
     )
