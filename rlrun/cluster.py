@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -346,24 +347,36 @@ def install(task: Task, news: News) -> None:
     for name in (*news.files, *news.gone):
         if ".." in Path(name).parts or not any(name == part or name.startswith(f"{part}/") for part in allowed):
             raise RlrunError(f"A machine sent {name}, which is no part of {task.name}.", "Nothing of it was written.")
-    checkpoints: dict[Path, dict[str, bytes]] = {}
+    checkpoints: dict[Path, dict[Path, bytes]] = {}
     for name, content in news.files.items():
-        path = task.folder / name
-        if path.parent.parent.name == CHECKPOINTS:
-            checkpoints.setdefault(path.parent, {})[path.name] = content
+        parts = Path(name).parts
+        if CHECKPOINTS in parts[:-2]:
+            below = parts.index(CHECKPOINTS) + 2
+            checkpoints.setdefault(task.folder.joinpath(*parts[:below]), {})[Path(*parts[below:])] = content
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, content)
+            (task.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(task.folder / name, content)
     for folder, files in checkpoints.items():
         made = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
         made.mkdir(parents=True)
-        for name, content in files.items():
-            write_whole(made / name, content)
+        for inner, content in files.items():
+            (made / inner).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(made / inner, content)
+        _keep_the_rest(folder, made, {task.folder / name for name in news.gone})
         rename_into_place(made, folder)
     for name in news.gone:
         (task.folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # it holds something else
             (task.folder / name).parent.rmdir()
+
+
+def _keep_the_rest(folder: Path, made: Path, gone: set[Path]) -> None:
+    """Give a new checkpoint the files of the old one that have not changed."""
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        target = made / path.relative_to(folder)
+        if path.is_file() and path not in gone and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)
 
 
 # -- on both sides

@@ -181,7 +181,9 @@ class Pool:
             task = next(waiting, None)
             if task is None:
                 break
-            self._running[task.name] = self._machines.start(task)
+            self._running[task.name] = process = self._machines.start(task)
+            if self._received is not None:  # a signal came meanwhile, and did not find it
+                process.send_signal(self._received)
         return bool(self._running)
 
     def _ended(self) -> dict[str, str]:

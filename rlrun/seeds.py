@@ -22,9 +22,9 @@ from rlrun.errors import Interrupted, RlrunError, UsageError
 from rlrun.pool import Machines, Needs, Pool, Process, Task, ThisMachine
 from rlrun.processes import end_with_parent
 from rlrun.run import Run, as_overrides, validated
-from rlrun.runs.directory import RunDirectory, run_folder
+from rlrun.runs.directory import RunDirectory
 from rlrun.runs.files import write_json
-from rlrun.runs.groups import Group, create_group, difference_from, read_group
+from rlrun.runs.groups import Group, create_group, difference_from, ensure_group, read_group
 from rlrun.runs.summary import RESULTS, last_evaluation, stored_results
 from rlrun.runs.trust import is_own, sign
 
@@ -115,10 +115,10 @@ def train_seeds(
     given += [Override("total_timesteps", timesteps, "--timesteps")] if timesteps is not None else []
     with machines_of(on, address) as machines:
         config_, import_paths = shared_config(api.load_source(config, given), elsewhere=on is not None)
-        place = run_folder(Path(run_dir), config_) / name if resume and name is not None else None
-        if place is not None and place.is_dir():
-            return _finish(read_group(place), machines, jobs, progress)
-        group = create_group(Path(run_dir), config_, wanted, import_paths, name)
+        if resume and name is not None:
+            group = ensure_group(Path(run_dir), config_, wanted, import_paths, name)
+        else:
+            group = create_group(Path(run_dir), config_, wanted, import_paths, name)
         return _finish(group, machines, jobs, progress)
 
 

@@ -126,6 +126,28 @@ def test_only_what_has_changed_comes_back_and_what_is_gone_goes(folder: Path):
     assert here.log.read_text() == "said"
 
 
+def test_a_checkpoint_that_comes_back_has_its_replay_buffer_and_keeps_what_has_not_changed(folder: Path):
+    there, here = task_in(folder / "there"), task_in(folder / "here")
+    place = there.folder / "s0" / "checkpoints" / "300"
+    (place / "replay_buffer").mkdir(parents=True)
+    for name in ("model.zip", "state.json", "replay_buffer/0-0-9.npy"):
+        (place / name).write_bytes(name.encode())
+    courier = Courier(there.folder, there.parts)
+    install(here, courier.news())
+    arrived = here.folder / "s0" / "checkpoints" / "300"
+    assert {path.relative_to(arrived).as_posix() for path in arrived.rglob("*") if path.is_file()} == {
+        "model.zip",
+        "state.json",
+        "replay_buffer/0-0-9.npy",
+    }
+    shutil.rmtree(place / "replay_buffer")  # as when it is kept to be evaluated only
+    (place / "state.json").write_bytes(b"smaller")
+    install(here, courier.news())
+    assert (arrived / "model.zip").read_bytes() == b"model.zip"
+    assert (arrived / "state.json").read_bytes() == b"smaller"
+    assert not (arrived / "replay_buffer").exists()
+
+
 @pytest.mark.parametrize("name", ["group.json", "s1/manifest.json", "s0/../../x", "/etc/x", "s00/x"])
 def test_a_machine_writes_nothing_but_its_own_run(name: str, folder: Path):
     task = task_in(folder / "g")
@@ -200,6 +222,25 @@ def test_a_pool_runs_a_few_at_a_time_and_tells_what_failed(folder: Path):
     assert failures == {"1": "ended with 1", "3": "ended with 1"}
     assert max(counts) == 2
     assert Needs() == tasks[0].needs
+
+
+class _Slow(_Machines):
+    """A signal comes while a process is started."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.process = _Fake(0, looks=2)
+
+    def start(self, task: Task) -> Process:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return self.process
+
+
+def test_a_signal_that_comes_while_a_process_is_started_reaches_it(folder: Path):
+    machines = _Slow()
+    with pytest.raises(Interrupted):
+        Pool(machines).run([Task("one", "m", folder, (), folder / "log")], lambda running, failed: None)
+    assert machines.process.signals == [signal.SIGTERM]
 
 
 # -- on real clusters

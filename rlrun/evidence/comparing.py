@@ -61,6 +61,11 @@ def compare_scored(groups: Sequence[Seeds]) -> Compared:
     warnings = [
         f"{run.path} has no score yet, so it does not count." for group in groups for run in group.without_score
     ]
+    warnings += [
+        f"{group.name}: {len(group.repeated)} runs repeat a seed of another one, so they do not count."
+        for group in groups
+        if group.repeated
+    ]
     scored = [group for group in groups if group.scores]
     if not scored:
         raise UsageError("None of these runs has been evaluated at its end.", "`rlrun resume` finishes a run.")

@@ -277,7 +277,7 @@ def _run_cells(group: Seeds, run: Seed) -> tuple[Any, ...]:
 
 def _settings(groups: Sequence[Seeds]) -> Table:
     """What is not the default, a column a group."""
-    known = [group for group in groups if group.runs[0].config.get("algo")]
+    known = [group for group in groups if group.runs and group.runs[0].config.get("algo")]
     values = [dict(group.runs[0].config) for group in known]
     defaults = [_defaults(v) for v in values]
     keys = list(dict.fromkeys(key for v in values for key in v))

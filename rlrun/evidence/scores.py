@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ class Seeds:
 
     name: str
     runs: tuple[Seed, ...]
+    repeated: tuple[Seed, ...] = ()  # runs of a config and seed that another one has, which do not count
 
     @property
     def env(self) -> str:
@@ -64,12 +66,12 @@ class Seeds:
     @property
     def scores(self) -> list[float]:
         """The scores there are."""
-        return [run.score for run in self.runs if run.score is not None]
+        return [run.score for run in self.runs if run.score is not None and math.isfinite(run.score)]
 
     @property
     def without_score(self) -> list[Seed]:
-        """Runs that have no score yet."""
-        return [run for run in self.runs if run.score is None]
+        """Runs that have no score yet, or one that is no number."""
+        return [run for run in self.runs if run.score is None or not math.isfinite(run.score)]
 
 
 def collect(selected: Sequence[str], root: Path) -> list[Seeds]:
@@ -90,7 +92,19 @@ def collect(selected: Sequence[str], root: Path) -> list[Seeds]:
             named.setdefault(name, []).extend(_found(pattern, root))
         else:
             loose += _found(text, root)
-    return [Seeds(name, _once(runs)) for name, runs in named.items()] + _by_config(_once(loose))
+    return [_distinct(name, _once(runs)) for name, runs in named.items()] + _by_config(_once(loose))
+
+
+def _distinct(name: str, runs: Sequence[Seed]) -> Seeds:
+    """A group in which each config and seed counts once: the same training again is no new evidence."""
+    kept: dict[Any, Seed] = {}
+    for index, run in enumerate(runs):
+        is_known = run.seed is not None and run.config
+        key = (run.seed, json.dumps(run.config, sort_keys=True, default=str)) if is_known else index
+        if key not in kept or (kept[key].score is None and run.score is not None):
+            kept[key] = run
+    chosen = tuple(kept.values())
+    return Seeds(name, chosen, tuple(run for run in runs if run not in chosen))
 
 
 def _once(runs: Sequence[Seed]) -> tuple[Seed, ...]:
@@ -184,7 +198,7 @@ def _by_config(runs: Sequence[Seed]) -> list[Seeds]:
         alike.setdefault(json.dumps(run.config, sort_keys=True, default=str), []).append(run)
     groups = list(alike.values())
     names = _names([group[0] for group in groups])
-    return [Seeds(name, tuple(group)) for name, group in zip(names, groups, strict=True)]
+    return [_distinct(name, group) for name, group in zip(names, groups, strict=True)]
 
 
 def _names(firsts: Sequence[Seed]) -> list[str]:

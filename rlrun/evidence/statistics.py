@@ -87,8 +87,8 @@ def compare(first: str, one: Sequence[float], second: str, other: Sequence[float
     """
     a, b = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     difference = float(b.mean() - a.mean())
-    p_value = min(1.0, _p_value(a, b) * comparisons)
-    needed = _seeds_needed(a, b)
+    p_value = min(1.0, _p_value(a, b, comparisons) * comparisons)
+    needed = _seeds_needed(a, b, comparisons)
     return Comparison(
         first=first,
         second=second,
@@ -106,13 +106,15 @@ def _difference(b: np.ndarray, a: np.ndarray, axis: int = -1) -> Any:
     return np.mean(b, axis=axis) - np.mean(a, axis=axis)
 
 
-def _p_value(a: np.ndarray, b: np.ndarray) -> float:
+def _p_value(a: np.ndarray, b: np.ndarray, comparisons: int) -> float:
     from scipy.stats import permutation_test
 
     if np.all(np.concatenate([a, b]) == a[0]) or min(len(a), len(b)) < 2:
         return 1.0
     rng = np.random.default_rng(0)
-    result = permutation_test((b, a), _difference, vectorized=True, n_resamples=_RESAMPLES, rng=rng)
+    # The smallest p-value of so many permutations must be able to survive its correction.
+    draws = max(_RESAMPLES, 400 * comparisons)
+    result = permutation_test((b, a), _difference, vectorized=True, n_resamples=draws, batch=_RESAMPLES + 1, rng=rng)
     return float(result.pvalue)
 
 
@@ -133,8 +135,8 @@ def _bootstrapped(data: tuple[np.ndarray, ...], statistic: Callable[..., Any]) -
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def _seeds_needed(a: np.ndarray, b: np.ndarray) -> int | None:
-    """Seeds a group for a two-sample t-test at 5 % to find the difference that was seen with a power of 80 %."""
+def _seeds_needed(a: np.ndarray, b: np.ndarray, comparisons: int) -> int | None:
+    """Seeds a group for a two-sample t-test at 5 %, corrected, to find the difference that was seen: power 80 %."""
     from scipy.stats import nct, t
 
     if min(len(a), len(b)) < 2:
@@ -145,7 +147,7 @@ def _seeds_needed(a: np.ndarray, b: np.ndarray) -> int | None:
         return None
     sizes = np.arange(2, _MOST_SEEDS + 1)
     freedom, shift = 2 * sizes - 2, effect * np.sqrt(sizes / 2)
-    power = nct.sf(t.isf(_LEVEL / 2, freedom), freedom, shift)
+    power = nct.sf(t.isf(_LEVEL / comparisons / 2, freedom), freedom, shift)
     enough = sizes[power >= _POWER]
     return int(enough[0]) if len(enough) else None
 
@@ -165,7 +167,8 @@ def _verdict(
     if np.all(np.concatenate([a, b]) == a[0]):
         return f"No difference: every seed of {first} and {second} has the same score."
     fewest = _fewest_seeds(comparisons)
-    if min(len(a), len(b)) < fewest:
+    smallest = 2 / math.comb(len(a) + len(b), len(a)) * comparisons
+    if min(len(a), len(b)) < 2 or smallest > _LEVEL:
         pair = f"between {first} and {second}"
         return f"No difference {pair} can be shown with {seeds}: at least {fewest} of each are needed for that."
     text = f"No difference between {first} and {second} can be shown with {seeds} (p = {p_value:.2g})"

@@ -38,6 +38,7 @@ _BEAT = 60.0  # seconds
 _SETTINGS, _MAKER, _HOLDER, _BEATS = "rlrun:settings", "rlrun:maker", "rlrun:holder", "rlrun:beats"
 _SESSION = "rlrun:session"
 _ATTEMPTS_TO_OPEN = 5
+_TO_BE_MADE = 5.0  # seconds that another process may take between making a study and saying what it is
 _GONE, _ATTEMPT = "rlrun:gone", "rlrun:attempt"
 VALUES, REASON, SEEDS, SCORES, SECONDS = "values", "reason", "seeds", "scores", "seconds"
 
@@ -147,14 +148,22 @@ def open_study(storage: str, name: str, settings: Mapping[str, Any], resume: boo
 
     opened = open_storage(storage)
     try:
-        study = optuna.create_study(storage=opened, study_name=name, direction="maximize", load_if_exists=resume)
-    except optuna.exceptions.DuplicatedStudyError:
-        message = f"There is a study {name} in {shown_storage(storage)} already."
-        raise UsageError(message, "Choose another --name; --resume goes on with it.") from None
-    if _SETTINGS not in study.user_attrs:
+        study = optuna.create_study(storage=opened, study_name=name, direction="maximize")
+        # Only who has made a study signs it: one that was there may hold anything.
         nonce = secrets.token_hex(8)
         study.set_user_attr(_MAKER, [nonce, signature_of(_as_signed(storage, name, nonce))])
         study.set_user_attr(_SETTINGS, dict(settings))
+    except optuna.exceptions.DuplicatedStudyError:
+        if not resume:
+            message = f"There is a study {name} in {shown_storage(storage)} already."
+            raise UsageError(message, "Choose another --name; --resume goes on with it.") from None
+        study = optuna.load_study(study_name=name, storage=opened)
+        until = time.monotonic() + _TO_BE_MADE
+        while _SETTINGS not in study.user_attrs and time.monotonic() < until:
+            time.sleep(0.1)
+    if _SETTINGS not in study.user_attrs:
+        message = f"The study {name} in {shown_storage(storage)} does not say what it searches."
+        raise UsageError(message, "Choose another --name.")
     _require_same(study.user_attrs[_SETTINGS], settings, name)
     return study
 

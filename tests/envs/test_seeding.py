@@ -57,6 +57,7 @@ def test_the_numbers_of_the_streams_never_change() -> None:
         "POLICY": 4,
         "VIDEO": 5,
         "TUNING": 6,
+        "CURIOSITY": 7,
     }
 
 

@@ -178,3 +178,16 @@ def test_a_group_is_evaluated_on_the_same_episodes(rlrun_command: Callable[..., 
         assert alone.as_dict()["returns"] == run["returns"]
     assert "IQM over 2 seeds" in rlrun_command("eval", "g", "--episodes", "3").out
     assert rlrun_command("eval", "g", "--algo", "ppo").code == 2
+
+
+def test_the_same_training_again_is_no_new_seed_and_a_score_that_is_no_number_does_not_count():
+    for index in range(4):
+        run_with(100.0, f"a{index}", 0)
+    for seed in range(4):
+        run_with(float("nan") if seed == 3 else 200.0 + seed, f"b{seed}", seed, hyperparameters={"gamma": 0.9})
+    found = rlrun.compare("runs")
+    assert sorted(len(group.scores) for group in found.groups) == [1, 3]
+    assert "p = " not in found.verdict
+    words = " ".join(found.warnings)
+    assert "3 runs repeat a seed" in words
+    assert "has no score yet" in words

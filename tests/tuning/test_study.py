@@ -24,7 +24,7 @@ from rlrun.errors import RlrunError, UsageError
 from rlrun.training.plan import make_plan
 from rlrun.tuning.pool import Pool
 from rlrun.tuning.retest import Candidate
-from rlrun.tuning.storage import Ledger, best_first, join, open_study, quiet, require_own, shown_storage
+from rlrun.tuning.storage import Ledger, best_first, join, open_storage, open_study, quiet, require_own, shown_storage
 from rlrun.tuning.subject import Subject
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -370,3 +370,14 @@ def test_processes_that_begin_a_study_in_a_new_database_at_once_share_it() -> No
     assert [process.returncode for process in processes] == [0, 0], said
     values = [row["learning_rate"] for row in rows()]
     assert len(set(values)) == len(values) >= 4
+
+
+def test_a_study_that_someone_else_prepared_is_never_signed() -> None:
+    import optuna
+
+    with quiet():
+        optuna.create_study(storage=open_storage("theirs.log"), study_name="s")
+        with pytest.raises(UsageError, match="does not say what it searches"):
+            open_study("theirs.log", "s", {"a": 1}, resume=True)
+        study = optuna.load_study(study_name="s", storage=open_storage("theirs.log"))
+    assert study.user_attrs == {}
