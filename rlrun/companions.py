@@ -120,6 +120,11 @@ def _why_ended(code: int) -> str:
 # -- on a cluster
 
 
+def _part(message: Message) -> str:
+    """The run of a task, below its root."""
+    return "/".join(str(message[key]) for key in ("place", "group", "name"))
+
+
 class RayCompanion:
     """A process beside a Ray actor, on whichever machine has room.
 
@@ -142,9 +147,9 @@ class RayCompanion:
     def tell(self, message: Message) -> None:
         """See Companion."""
         is_task = "root" in message and not self._sees
-        files = Courier(self._root, self._task_of(message).parts).news().files if is_task else {}
+        files = [self._ray.put(Courier(self._root, (_part(message),)).news().files)] if is_task else []
         # An answer to a call whose actor is gone is not waited for.
-        self._actor.tell.remote(dict(message), [self._ray.put(files)])
+        self._actor.tell.remote(dict(message), files)
 
     def answers(self) -> Iterator[dict[str, Any]]:
         """See Companion."""
@@ -168,7 +173,7 @@ class RayCompanion:
 
     def _task_of(self, message: Message) -> Task:
         """What of the run folder a task is about."""
-        part = "/".join(str(message[key]) for key in ("place", "group", "name"))
+        part = _part(message)
         return Task(str(message["name"]), "", self._root, (), self._root / part / "log.txt", (part,))
 
     def no_more(self) -> None:
@@ -224,7 +229,7 @@ class _Host:
     def tell(self, message: dict[str, Any], files: list[Any]) -> None:
         """Hand a line on; before a task, lay out the files of its run.
 
-        :param files: a reference to them, in a list so that Ray sends them only to those who ask
+        :param files: of a task, a reference to them, in a list so that Ray sends them only to those who ask
         """
         try:
             if "root" in message and self._scratch is not None:
@@ -245,7 +250,7 @@ class _Host:
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        self._courier = Courier(root, ("/".join(str(message[key]) for key in ("place", "group", "name")),))
+        self._courier = Courier(root, (_part(message),))
         self._courier.note()
         self._checkpoints = self._courier.checkpoints()
         return {**message, "root": str(root)}

@@ -198,7 +198,7 @@ class FastDQN(QLearning, DQN):
     """DQN with its faster form."""
 
     policies = (dqn_policies.MlpPolicy, dqn_policies.MultiInputPolicy)
-    image_policies = (dqn_policies.CnnPolicy,)
+    image_policies: tuple[type, ...] = (dqn_policies.CnnPolicy,)
 
     def networks(self) -> tuple[list[Any], list[Any]]:
         """See OffPolicy."""

@@ -15,6 +15,7 @@ from rlrun.accelerate import q_learning, td_learning
 from rlrun.accelerate.frames import FrameBuffer
 from rlrun.algorithms import prioritized
 from rlrun.algorithms.prioritized import PrioritizedFrameBuffer, PrioritizedReplayBuffer
+from rlrun.config.signatures import keyword_parameters
 
 OPTIONS = ("double_q", "dueling", "prioritized_replay")
 _BUFFERS = {None: PrioritizedReplayBuffer, FrameBuffer: PrioritizedFrameBuffer}
@@ -125,8 +126,8 @@ class DQN(PlainDQN):
         """The class and the keyword arguments that a config needs: SB3's own where it uses none of the options."""
         if any(settings.get(name) for name in OPTIONS):
             return cls, settings
-        own = (*OPTIONS, *(f"prioritized_replay_{name}" for name in ("alpha", "beta0", "beta_iters", "eps")))
-        return PlainDQN, {name: value for name, value in settings.items() if name not in own}
+        known = keyword_parameters(PlainDQN)
+        return PlainDQN, {name: value for name, value in settings.items() if name in known}
 
     def _setup_model(self) -> None:
         if not self.prioritized_replay:
@@ -174,16 +175,11 @@ class DQN(PlainDQN):
         return loss
 
 
-class FastDQN(q_learning.QLearning, DQN):
+class FastDQN(q_learning.FastDQN, DQN):
     """DQN with its faster form: acting; and Double DQN's updates where replay is uniform."""
 
-    policies = q_learning.FastDQN.policies
     image_policies = (*q_learning.FastDQN.image_policies, DuelingCnnPolicy)
 
-    def networks(self) -> tuple[list[Any], list[Any]]:
-        """See OffPolicy."""
-        return [self.q_net, self.q_net_target], [self.policy.optimizer]
-
-    def build_fast(self) -> q_learning.QLearner:
-        """See Accelerated."""
-        return q_learning.QLearner(self, self.q_net, self.q_net_target)
+    def train_in_torch(self, gradient_steps: int, batch_size: int) -> None:
+        """See QLearning: with the options, which SB3's DQN does not have."""
+        DQN.train(self, gradient_steps, batch_size)

@@ -51,11 +51,14 @@ def os_errors_in_words(doing: str, kind: type[RlrunError] = RlrunError, flag: st
         raise kind(f"{reason} while {doing}{place}.", hint.replace("--run-dir", flag)) from error
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part of it."""
+def write_whole(path: Path, content: str | bytes, kind: type[RlrunError] = RlrunError, flag: str = "--run-dir") -> None:
+    """Write a file so that a reader sees the old content or the new, never a part of it.
+
+    :param kind: see :func:`os_errors_in_words`, and so is ``flag``
+    """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with os_errors_in_words(f"writing {path}"):
+    with os_errors_in_words(f"writing {path}", kind, flag):
         try:
             with temporary.open("wb") as stream:
                 stream.write(data)
@@ -71,14 +74,9 @@ def write_out(path: Path, content: str | bytes) -> None:
 
     :raises UsageError: when it cannot be
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with os_errors_in_words(f"writing {path}", UsageError, "--out"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    write_whole(path, content, UsageError, "--out")
 
 
 def write_json(path: Path, value: Any) -> None:
