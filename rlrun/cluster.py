@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ PLACES = ("ray",)
 _PROCESS_BYTES = 1_000_000_000
 _MOST_LOSSES = 5
 _POLL, _LOOK = 0.2, 2.0  # seconds between looks at the process, and at its folder
+_MOST_CALLS = 100_000  # of waiting tasks at a time
 _TO_SAVE = 110.0  # seconds that an interrupted run may take to save its state
 # Ray sets the first to a task's cores; with another number of threads a run may end with other bits.
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -114,16 +116,17 @@ class RayCluster:
         self._is_mine = not self.ray.is_initialized()
         if self._is_mine:
             _connect(self.ray, address)
-        self._stops: Any = None
+        self._desk: Any = None
 
     def start(self, task: Task) -> Process:
         """See :class:`rlrun.pool.Machines`."""
         self.warn_if_nothing_fits(task.name, task.needs)
-        if self._stops is None:
+        if self._desk is None:
             here = self.ray.get_runtime_context().get_node_id()
             place = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
-            self._stops = self.ray.remote(num_cpus=0, max_concurrency=1_000, scheduling_strategy=place)(_Stops).remote()
-        return _RayProcess(self.ray, task, self._stops, self.fetches)
+            actor = self.ray.remote(num_cpus=0, max_concurrency=_MOST_CALLS, scheduling_strategy=place)(_Desk)
+            self._desk = actor.remote()
+        return _RayProcess(self.ray, task, self._desk, self.fetches)
 
     def room_for(self, needs: Needs) -> int:
         """How many processes fit at a time, as of now; at least one."""
@@ -133,9 +136,9 @@ class RayCluster:
 
     def close(self) -> None:
         """See :class:`rlrun.pool.Machines`."""
-        if self._stops is not None:
+        if self._desk is not None:
             with contextlib.suppress(Exception):  # Ray may be gone
-                self.ray.kill(self._stops)
+                self.ray.kill(self._desk)
         if self._is_mine:
             self.ray.shutdown()
 
@@ -181,15 +184,13 @@ class _Job:
 
     :ivar key: of this one start of the task
     :ivar mark: a file in the task's folder; whoever sees it sees the folder
-    :ivar stops: says when it is to stop
-    :ivar files: a reference to the folder's files, in a list so that Ray sends them only to those who ask
+    :ivar desk: has the folder's files for those who do not see it, and says when to stop
     """
 
     task: Task
     key: str
     mark: str
-    stops: Any
-    files: list[Any]
+    desk: Any
     variables: Mapping[str, str]
     working_folder: str
     was_lost: bool
@@ -202,31 +203,56 @@ class News:
     :ivar code: the exit code, at the end
     :ivar files: contents by their paths in the task's folder
     :ivar gone: what is there no more
+    :ivar wants_files: it does not see the folder, and waits for what is in it
     """
 
     code: int | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
     gone: tuple[str, ...] = ()
+    wants_files: bool = False
 
 
-class _Stops:
-    """An actor beside the process that started the tasks: it tells them when to stop.
+class _Desk:
+    """An actor beside the process that started the tasks, which has something for each of them.
 
-    Ray's own way, to cancel a task, would lose what the task still has to tell.
+    It tells them when to stop: Ray's own way, to cancel a task, would lose what the task still has to tell. And it has
+    the files of their folders, which are read when a task asks for them: not before it runs, and not where the folder
+    is shared.
     """
 
     def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
+        self._signals: dict[str, asyncio.Future[int]] = defaultdict(_future)
+        self._files: dict[str, asyncio.Future[list[Any]]] = defaultdict(_future)
 
     async def ask(self, key: str, number: int) -> None:
-        """Send a task a signal."""
-        self._numbers[key] = number
+        """Send a task a signal; 0: it has ended without one."""
+        if not self._signals[key].done():
+            self._signals[key].set_result(number)
+        if not self._files[key].done():
+            self._files[key].set_result([])
 
     async def wanted(self, key: str) -> int:
-        """The signal that a task gets, once it gets one; 0 when it has ended without."""
-        while key not in self._numbers:
-            await asyncio.sleep(_POLL)
-        return self._numbers[key]
+        """The signal that a task gets, once it gets one."""
+        return await self._signals[key]
+
+    async def lay_down(self, key: str, files: list[Any]) -> None:
+        """Give a task its files.
+
+        :param files: a reference to them, in a list so that Ray leaves them where they are
+        """
+        if not self._files[key].done():
+            self._files[key].set_result(files)
+
+    async def files(self, key: str) -> list[Any]:
+        """What was laid down for a task, once it is; empty when the task is to stop."""
+        found = await self._files[key]
+        self._files[key] = _future()
+        self._files[key].set_result([])  # so that Ray may forget them
+        return found
+
+
+def _future() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
 
 
 # -- here
@@ -235,8 +261,8 @@ class _Stops:
 class _RayProcess:
     """A Ray task, started again when its machine is lost."""
 
-    def __init__(self, ray: Any, task: Task, stops: Any, fetch: bool) -> None:
-        self._ray, self._task, self._stops, self._fetch = ray, task, stops, fetch
+    def __init__(self, ray: Any, task: Task, desk: Any, fetch: bool) -> None:
+        self._ray, self._task, self._desk, self._fetch = ray, task, desk, fetch
         self._losses = 0
         self._code: int | None = None
         self._reason = ""
@@ -260,9 +286,7 @@ class _RayProcess:
         self._mark = task.folder / f".{secrets.token_hex(8)}.tmp"
         mark = "" if self._fetch else self._mark.name
         self._mark.touch()
-        files = self._ray.put(_contents(task))
-        stops, variables = self._stops, variables_of_threads()
-        job = _Job(task, self._mark.name, mark, stops, [files], variables, os.getcwd(), self._losses > 0)
+        job = _Job(task, self._mark.name, mark, self._desk, variables_of_threads(), os.getcwd(), self._losses > 0)
         asked: dict[str, Any] = {"num_cpus": needs.cores, "num_gpus": needs.gpus, "memory": needs.memory or None}
         remote = self._ray.remote(**asked, max_retries=0, num_returns="streaming", scheduling_strategy="SPREAD")(_work)
         self._stream = remote.options(name=f"rlrun {task.name}").remote(job)
@@ -280,12 +304,17 @@ class _RayProcess:
                 self._end(1, " ".join(str(error.cause or error).split())[-300:])
             except (self._ray.exceptions.RayError, StopIteration) as error:
                 self._lose(error)
+            except (OSError, RlrunError) as error:  # a full disk: the other runs need not end with this one
+                self._cancel()
+                self._end(1, f"what came back could not be written ({error})")
         return self._code
 
     def _listen(self) -> None:
         while self._code is None and self._stream.next_ready():
             news = self._ray.get(next(self._stream))
             self.has_begun = True
+            if news.wants_files:
+                self._desk.lay_down.remote(self._mark.name, [self._ray.put(_contents(self._task))])
             install(self._task, news)
             if news.code is not None:
                 self._end(news.code, reason_of(news.code, self._task.log) if news.code else "")
@@ -311,22 +340,25 @@ class _RayProcess:
     def _clear(self) -> None:
         self._mark.unlink(missing_ok=True)
         with contextlib.suppress(Exception):  # Ray may be gone
-            self._stops.ask.remote(self._mark.name, 0)  # nobody waits for this key any more
+            self._desk.ask.remote(self._mark.name, 0)  # nobody waits for this key any more
 
     def _hand_signal_on(self) -> None:
         if self._wanted is None or self._is_cancelled:
             return
         if self._wanted == signal.SIGKILL:
             self._end(-signal.SIGKILL, "killed")
-            with contextlib.suppress(Exception):  # Ray may be gone
-                self._ray.cancel(self._stream, force=True)
+            self._cancel()
             return
         if self._told is None and self.has_begun:
             self._told = time.monotonic()
-            self._stops.ask.remote(self._mark.name, self._wanted)
+            self._desk.ask.remote(self._mark.name, self._wanted)
         elif self._told is None or time.monotonic() - self._told > _TO_SAVE:
             self._is_cancelled = True
             self._ray.cancel(self._stream, force=self._told is not None)
+
+    def _cancel(self) -> None:
+        with contextlib.suppress(Exception):  # Ray may be gone
+            self._ray.cancel(self._stream, force=True)
 
     def reason(self) -> str:
         """See :class:`rlrun.pool.Process`."""
@@ -461,19 +493,23 @@ def _work(job: _Job) -> Iterator[News]:
     if job.mark and (task.folder / job.mark).exists():
         yield from _run(job, task, ship=False)
         return
+    yield News(wants_files=True)
+    found = _awaited(job.desk.files.remote(job.key))
+    if not found:  # it is to stop before it has begun
+        yield News(128 + _awaited(job.desk.wanted.remote(job.key)))
+        return
     with tempfile.TemporaryDirectory(prefix="rlrun-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch, *task.folder.parts[-3:])
-        for name, content in _files_of(job).items():
+        for name, content in _awaited(found[0]).items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         yield from _run(job, replace(task, folder=folder, log=folder / _log_part(task)), ship=True)
 
 
-def _files_of(job: _Job) -> dict[str, bytes]:
-    import ray
-
-    return dict(ray.get(job.files[0]))
+def _awaited(reference: Any) -> Any:
+    """What ``ray.get`` gives, which would free this task's cores for others while it waits."""
+    return reference.future().result()
 
 
 def _run(job: _Job, task: Task, ship: bool) -> Iterator[News]:
@@ -481,7 +517,7 @@ def _run(job: _Job, task: Task, ship: bool) -> Iterator[News]:
     courier.note()
     process = _started(job, task)
     known, looked = courier.checkpoints(), time.monotonic()
-    stop = job.stops.wanted.remote(job.key).future()  # a future: waiting for it in Ray would free this task's cores
+    stop = job.desk.wanted.remote(job.key).future()
     is_told = False
     try:
         yield News()

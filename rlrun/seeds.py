@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
 import time
@@ -27,6 +28,8 @@ from rlrun.runs.files import write_json
 from rlrun.runs.groups import Group, create_group, difference_from, ensure_group, read_group
 from rlrun.runs.summary import RESULTS, last_evaluation, stored_results
 from rlrun.runs.trust import is_own, sign
+
+_A_LOOK = 20  # runs whose files are read at a time
 
 
 @dataclass
@@ -228,15 +231,20 @@ def train_members(
     needs = {} if is_here else {group.path: needs_of(group) for group in {m.group.path: m.group for m in todo}.values()}
     tasks = [member.task(needs.get(member.group.path)) for member in todo]
 
+    turns = itertools.count(0, _A_LOOK)
+
     def look(running: Mapping[str, Process], failures: Mapping[str, str]) -> None:
-        for member in todo:
-            before = states[member.name]
-            if member.name in running or before.state in ("running", "waiting"):
-                states[member.name] = state = member.state()
-                if member.name in running:
-                    state.state = "running" if running[member.name].has_begun else "waiting"
-            if member.name in failures:
-                states[member.name].state = failures[member.name]
+        known = ("running",) if running else ("running", "waiting")  # at the end, those too that were over at once
+        live = [member for member in todo if member.name in running or states[member.name].state in known]
+        if running and len(live) > _A_LOOK:  # a look at a thousand runs would take longer than the time between two
+            begin = next(turns) % len(live)
+            live = [*live[begin:], *live[:begin]][:_A_LOOK]
+        for member in live:
+            states[member.name] = state = member.state()
+            if member.name in running:
+                state.state = "running" if running[member.name].has_begun else "waiting"
+        for name in failures:
+            states[name].state = failures[name]
         reporter.changed(list(states.values()))
 
     reporter.started(place, list(states.values()), jobs or machines.at_a_time)

@@ -18,9 +18,10 @@ from comparing import assert_same
 import rlrun
 from rlrun.config.locate import find_matrix, shipped_matrices
 from rlrun.errors import ConfigError, UsageError
+from rlrun.evidence.comparing import compare_scored
 from rlrun.evidence.scores import Seed, Seeds
 from rlrun.evidence.statistics import Summary
-from rlrun.matrices.results import COLUMNS, Row, _compared, markdown
+from rlrun.matrices.results import COLUMNS, Results, Row, markdown
 from rlrun.matrices.schema import read_matrix
 from rlrun.runs.groups import ensure_group
 
@@ -156,6 +157,9 @@ def test_a_failed_run_is_told_the_others_finish_and_again_trains_what_is_missing
     assert f"| {' | '.join(COLUMNS)} |" in page
     assert "| fresh | a2c on own_env:Fragile | untrained | 2 |" in page
     assert "| short | a2c on own_env:Fragile | 200 | 2 |" in page
+    assert "fewer than 5 seeds is too narrow" in page
+    report = Path("runs/matrix/small/report.html").read_text()
+    assert all(f"<td>{name}</td>" in report for name in ("short", "fresh", "long"))
     stored = json.loads(Path("runs/matrix/small/results.json").read_text())
     assert stored["missing"] == []
     assert stored["cells"]["long"]["runs"][1]["score"] == run.end_results()["final"]["mean_return"]
@@ -198,7 +202,7 @@ def test_a_group_of_someone_elses_is_not_gone_on_with():
 
 def row(name: str, env: str, scores: list[float], **changes: Any) -> Row:
     cell = next(cell for cell in read_matrix("tuning-matters").cells if cell.config.env.id == env)
-    seeds = Seeds(name, tuple(Seed(Path(name, str(i)), i, score) for i, score in enumerate(scores)))
+    seeds = Seeds(name, tuple(Seed(Path(name, str(i)), i, score, {"env.id": env}) for i, score in enumerate(scores)))
     return Row(cell, seeds, Summary.of(scores) if scores else None, **{"timesteps": 1000, "seconds": 61.0, **changes})
 
 
@@ -210,10 +214,10 @@ def test_only_cells_that_play_the_same_env_are_compared():
         row("c", "CartPole-v1", high),
         row("d", "CartPole-v1", []),
     ]
-    compared = _compared(rows)
-    pairs = {env: [(p.first, p.second) for p in found.comparisons] for env, found in compared.items()}
-    assert pairs == {"CartPole-v1": [("a", "c")], "Pendulum-v1": []}
-    assert "c is better than a" in compared["CartPole-v1"].verdict
+    results = Results(tuple(rows), compare_scored([row.seeds for row in rows]), (), Path("results.md"))
+    assert [pair.first + pair.second for pair in results.compared.comparisons] == ["ac"]
+    ((env, (verdict,)),) = results.verdicts.items()
+    assert (env, "c is better than a" in verdict) == ("CartPole-v1", True)
 
 
 def test_the_table_says_what_is_unknown_by_saying_nothing():

@@ -58,7 +58,7 @@ def _print(outcome: Any) -> None:
     for verdicts in results.verdicts.values():
         for verdict in verdicts:
             console.say(verdict)
-    for warning in (warning for found in results.compared.values() for warning in found.warnings):
+    for warning in results.compared.warnings if results.compared else ():
         console.note(f"warning: {warning}")
     console.say(str(results.page))
     if results.report is not None:

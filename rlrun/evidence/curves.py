@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ KINDS = {
 }
 _POINTS = 400
 _RESAMPLES = 1_000
+_MOST_NUMBERS = 10_000_000  # in memory at a time
 FORMATS = (".png", ".svg", ".pdf")
 
 
@@ -63,8 +65,9 @@ def group_curve(group: Seeds, what: str, axis: str = "timesteps") -> GroupCurve 
     if len(curves) == 1:
         return GroupCurve(group.name, 1, grid, centre, None, None)
     chosen = np.random.default_rng(0).integers(len(curves), size=(_RESAMPLES, len(curves)))
-    resampled = np.asarray(interquartile_mean(values[chosen], axis=1))
-    low, high = np.percentile(resampled, (2.5, 97.5), axis=0)
+    blocks = np.array_split(values, math.ceil(values.size * _RESAMPLES / _MOST_NUMBERS), axis=1)
+    resampled = [np.asarray(interquartile_mean(block[chosen], axis=1)) for block in blocks if block.size]
+    low, high = np.percentile(np.concatenate(resampled, axis=1), (2.5, 97.5), axis=0)
     return GroupCurve(group.name, len(curves), grid, centre, low, high)
 
 

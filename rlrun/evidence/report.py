@@ -60,11 +60,18 @@ def write_report(selected: Sequence[str], root: Path, out: Path) -> Path:
     :param root: where runs are looked for by name
     :raises UsageError: when there are none, or the file cannot be written
     """
+    return write_page(collect(selected, root), out)
+
+
+def write_page(groups: Sequence[Seeds], out: Path) -> Path:
+    """Write the page about some groups.
+
+    :raises UsageError: when the file cannot be written
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{out} is no name for a page.", "Let it end in .html.")
-    groups = collect(selected, root)
     pages = Environment(loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     text = pages.get_template("report.html").render(**_contents(groups), **_assets())
     write_out(out, text)

@@ -7,6 +7,7 @@ import glob
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from rlrun.config.loading import dotted, leaves
+from rlrun.config.locate import folder_name
+from rlrun.config.schema import Config
 from rlrun.errors import UsageError
 from rlrun.runs.directory import CONFIG, RunDirectory, find_run, iterate_runs
 from rlrun.runs.groups import find_group, is_group, read_group
@@ -82,7 +85,7 @@ def collect(selected: Sequence[str], root: Path) -> list[Seeds]:
 
     :param selected: runs, groups, folders with runs, RL Zoo's log folders, Monitor files, or patterns of them
     :param root: where runs are looked for by name
-    :raises UsageError: when something is none of these
+    :raises UsageError: when something is none of these, or a named group has runs on several envs
     """
     named: dict[str, list[Seed]] = {}
     loose: list[Seed] = []
@@ -92,6 +95,11 @@ def collect(selected: Sequence[str], root: Path) -> list[Seeds]:
             named.setdefault(name, []).extend(_found(pattern, root))
         else:
             loose += _found(text, root)
+    for name, runs in named.items():
+        envs = sorted({str(run.config["env.id"]) for run in runs if "env.id" in run.config})
+        if len({folder_name(env) for env in envs}) > 1:
+            message = f"{name} has runs on {' and on '.join(envs)}, whose returns are not of one kind."
+            raise UsageError(message, "Name a group for each env.")
     return [_distinct(name, _once(runs)) for name, runs in named.items()] + _by_config(_once(loose))
 
 
@@ -145,16 +153,18 @@ def read_seed(run: RunDirectory) -> Seed:
     results = stored_results(run)
     final = results.get("final") if results else None
     score = final.get("mean_return") if isinstance(final, dict) else None
-    values = {
-        dotted(path): value
-        for path, value in leaves(config.model_dump(by_alias=True, mode="json"))
-        if path[0] not in _UNALIKE
-    }
-    return Seed(run.path, config.seed, float(score) if isinstance(score, int | float) else None, values)
+    return Seed(run.path, config.seed, float(score) if isinstance(score, int | float) else None, comparable(config))
+
+
+def comparable(config: Config) -> dict[str, Any]:
+    """A resolved config by dotted keys, without what may differ within a group."""
+    values = leaves(config.model_dump(by_alias=True, mode="json"))
+    return {dotted(path): value for path, value in values if path[0] not in _UNALIKE}
 
 
 def _zoo_seed(folder: Path) -> Seed:
-    """A log folder of RL Zoo's: the last evaluation, else the last training episodes."""
+    """A log folder of RL Zoo's, or any with Monitor files: the last evaluation, else the last training episodes."""
+    files = sorted(folder.glob("*.monitor.csv"))
     evaluations = folder / "evaluations.npz"
     if evaluations.is_file():
         try:
@@ -162,19 +172,50 @@ def _zoo_seed(folder: Path) -> Seed:
                 results = np.asarray(archive["results"], dtype=np.float64)
         except (OSError, ValueError, KeyError) as error:
             raise UsageError(f"{evaluations} cannot be read ({error}).", "Leave it out.") from None
-        return Seed(folder, None, float(results[-1].mean()) if len(results) else None, {"log": _zoo_name(folder)})
-    returns = [value for file in sorted(folder.glob("*.monitor.csv")) for _, value in _monitor_rows(file)]
-    return Seed(folder, None, float(np.mean(returns[-_LAST:])) if returns else None, {"log": _zoo_name(folder)})
+        score = float(results[-1].mean()) if len(results) else None
+    else:
+        score = _last_mean(files)
+    return Seed(folder, None, score, _log_config(folder, files))
 
 
-def _zoo_name(folder: Path) -> str:
-    """``ppo/CartPole-v1`` of ``logs/ppo/CartPole-v1_3``."""
-    return f"{folder.resolve().parent.name}/{folder.resolve().name.rpartition('_')[0] or folder.name}"
+def _log_config(folder: Path, files: Sequence[Path]) -> dict[str, Any]:
+    """What is known of a log: ``logs/ppo/CartPole-v1_3`` is a seed of ``logs/ppo/CartPole-v1``."""
+    resolved = folder.resolve()
+    name, _, number = resolved.name.rpartition("_")
+    is_numbered = bool(name) and number.isdigit()
+    found: dict[str, Any] = {"log": str(resolved.with_name(name) if is_numbered else resolved)}
+    envs = [env for file in files if (env := _monitor_env(file))]
+    if not envs and is_numbered and re.search(r"-v\d+$", name):
+        envs = [name]
+    return {**found, "env.id": envs[0]} if envs else found
 
 
 def _monitor_seed(file: Path) -> Seed:
-    returns = [value for _, value in _monitor_rows(file)]
-    return Seed(file, None, float(np.mean(returns[-_LAST:])) if returns else None, {"log": file.resolve().parent.name})
+    files = _files_of_run(file)
+    return Seed(files[0], None, _last_mean(files), _log_config(file.parent, files))
+
+
+def _files_of_run(file: Path) -> list[Path]:
+    """A Monitor file; ``0.monitor.csv``, ``1.monitor.csv`` and so on are of one run's envs."""
+    if not file.name.partition(".")[0].isdigit():
+        return [file]
+    return sorted(other for other in file.parent.glob("*.monitor.csv") if other.name.partition(".")[0].isdigit())
+
+
+def _last_mean(files: Sequence[Path]) -> float | None:
+    """Mean return of the last episodes, over all envs of a run."""
+    returns = [value for _, value in sorted(row for file in files for row in _monitor_rows(file))]
+    return float(np.mean(returns[-_LAST:])) if returns else None
+
+
+def _monitor_env(file: Path) -> str | None:
+    """The env's id from a Monitor file's first line, ``#{"t_start": ..., "env_id": "CartPole-v1"}``."""
+    try:
+        with file.open(encoding="utf-8") as stream:
+            found = json.loads(stream.readline().removeprefix("#"))["env_id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) and found not in ("", "None") else None
 
 
 def _monitor_rows(file: Path) -> list[tuple[int, float]]:
@@ -203,23 +244,33 @@ def _by_config(runs: Sequence[Seed]) -> list[Seeds]:
 
 def _names(firsts: Sequence[Seed]) -> list[str]:
     """Algorithm and env, and where that is not enough the settings that differ."""
-    return [_name_among(first, [other for other in firsts if _name(other) == _name(first)]) for first in firsts]
+    alike: dict[str, list[Seed]] = {}
+    for first in firsts:
+        alike.setdefault(_name(first), []).append(first)
+    keys = {name: _telling(twins) for name, twins in alike.items()}
+    return [_name_with(first, keys[_name(first)]) for first in firsts]
 
 
-def _name_among(run: Seed, twins: Sequence[Seed]) -> str:
-    keys = sorted({key for twin in twins for key in {**twin.config, **run.config} if _differs(run, twin, key)})
-    settings = ", ".join(f"{key}={run.config.get(key, 'default')}" for key in keys[:3])
-    return f"{_name(run)} {settings}".strip()
+def _telling(twins: Sequence[Seed]) -> list[str]:
+    """Settings that tell runs of one name apart: three of those that differ, and more where those do not."""
+    found = {key for twin in twins for key in twin.config}
+    keys = sorted(key for key in found if len({_shown(twin, key) for twin in twins}) > 1)
+    tell = (n for n in range(3, len(keys)) if len({_name_with(twin, keys[:n]) for twin in twins}) == len(twins))
+    return keys[: next(tell, len(keys))]
 
 
-def _differs(one: Seed, other: Seed, key: str) -> bool:
-    return bool(one.config.get(key) != other.config.get(key))
+def _name_with(run: Seed, keys: Sequence[str]) -> str:
+    return f"{_name(run)} {', '.join(_shown(run, key) for key in keys)}".strip()
+
+
+def _shown(run: Seed, key: str) -> str:
+    return f"{key}={run.config.get(key, 'default')}"
 
 
 def _name(run: Seed) -> str:
     if "algo" in run.config:
         return f"{run.config['algo']} on {run.config['env.id']}"
-    return str(run.config.get("log", run.path.name))
+    return "/".join(Path(str(run.config["log"])).parts[-2:]) if "log" in run.config else run.path.name
 
 
 def read_curve(run: Seed, what: str, axis: str = "timesteps") -> Curve | None:
@@ -293,10 +344,12 @@ def _mean_by_timesteps(file: Path, column: str) -> Curve | None:
 
 
 def _training_curve(path: Path) -> Curve | None:
-    if path.is_file() or not (path / "episodes.csv").is_file():
-        files = [path] if path.is_file() else sorted(path.glob("*.monitor.csv"))
+    is_monitor = path.name.endswith("monitor.csv")
+    if is_monitor or not (path / "episodes.csv").is_file():
+        files = _files_of_run(path) if is_monitor else sorted(path.glob("*.monitor.csv"))
         rows = sorted(row for file in files for row in _monitor_rows(file))
-        found = list(np.asarray(rows, dtype=np.float64).T) if rows else None
+        # Each file counts the steps of its own env.
+        found = list((np.asarray(rows, dtype=np.float64) * (len(files), 1)).T) if rows else None
     else:
         found = read_columns(path / "episodes.csv", "timesteps", "return")
     if found is None:

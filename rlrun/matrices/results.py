@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rlrun import api
 from rlrun.console import note
 from rlrun.errors import RlrunError
-from rlrun.evidence.comparing import Compared, compare_scored
-from rlrun.evidence.scores import Seed, Seeds, read_seed
-from rlrun.evidence.statistics import Summary
+from rlrun.evidence.comparing import NARROW, Compared, compare_scored
+from rlrun.evidence.report import write_page
+from rlrun.evidence.scores import Seed, Seeds, comparable, read_seed
+from rlrun.evidence.statistics import Comparison, Summary
 from rlrun.matrices.schema import Cell, Matrix
 from rlrun.matrices.whereabouts import results_folder, untrained_file
 from rlrun.runs.directory import RunDirectory
@@ -87,14 +87,14 @@ class Row:
 class Results:
     """What a matrix shows.
 
-    :ivar compared: by env: cells are compared where they play the same one
+    :ivar compared: cells with each other, where they play the same env; None when none has a score
     :ivar missing: names of the runs that have no score
     :ivar page: the table and the verdicts as Markdown
     :ivar report: the HTML report; None when there is none
     """
 
     rows: tuple[Row, ...]
-    compared: Mapping[str, Compared]
+    compared: Compared | None
     missing: tuple[str, ...]
     page: Path
     report: Path | None = None
@@ -102,14 +102,22 @@ class Results:
     @property
     def verdicts(self) -> dict[str, list[str]]:
         """A sentence for each pair of cells, by env; what is said of several pairs alike stands once."""
-        pairs = {env: [pair.verdict for pair in found.comparisons] for env, found in self.compared.items()}
-        return {env: list(dict.fromkeys(verdicts)) for env, verdicts in pairs.items()}
+        pairs = self._comparisons.items()
+        return {env: list(dict.fromkeys(pair.verdict for pair in found)) for env, found in pairs}
+
+    @property
+    def _comparisons(self) -> dict[str, list[Comparison]]:
+        envs = {row.seeds.name: row.cell.config.env.id for row in self.rows}
+        found: dict[str, list[Comparison]] = {}
+        for pair in self.compared.comparisons if self.compared else ():
+            found.setdefault(envs[pair.first], []).append(pair)
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
             "cells": {row.cell.name: row.as_dict() for row in self.rows},
-            "comparisons": {env: [pair.as_dict() for pair in c.comparisons] for env, c in self.compared.items()},
+            "comparisons": {env: [pair.as_dict() for pair in found] for env, found in self._comparisons.items()},
             "verdicts": self.verdicts,
             "missing": list(self.missing),
             "results": str(self.page),
@@ -130,8 +138,8 @@ def write_results(
     scored = {(row.cell.name, run.seed) for row in rows for run in row.seeds.runs if run.score is not None}
     missing = tuple(f"{cell.name}, seed {seed}" for cell, seed in matrix.runs() if (cell.name, seed) not in scored)
     folder = results_folder(root, matrix.name)
-    results = Results(rows, _compared(rows), missing, folder / "results.md")
-    results = replace(results, report=_report(groups, rows, root, folder / "report.html"))
+    compared = compare_scored([_by_env_alone(row.seeds) for row in rows]) if any(row.summary for row in rows) else None
+    results = Results(rows, compared, missing, folder / "results.md", _report(rows, folder / "report.html"))
     write_whole(results.page, _page(matrix, results, command, failures, _where(groups)))
     write_json(folder / "results.json", {"name": matrix.name, "seeds": list(matrix.seeds), **results.as_dict()})
     return results
@@ -140,12 +148,12 @@ def write_results(
 def _row(matrix: Matrix, cell: Cell, group: Group | None, root: Path) -> Row:
     if group is None:
         files = {seed: untrained_file(root, matrix.name, cell.name, seed) for seed in matrix.seeds}
-        runs = tuple(Seed(file, seed, _stored_score(file)) for seed, file in files.items() if file.is_file())
+        config = {key: value for key, value in comparable(cell.config).items() if not key.startswith("total_")}
+        runs = tuple(Seed(file, seed, _stored_score(file), config) for seed, file in files.items() if file.is_file())
         manifests: list[dict[str, Any]] = []
     else:
         found = [run for seed in matrix.seeds if (run := group.run(seed)) is not None]
-        # Without configs: that budgets differ is the point of a matrix, and no warning.
-        runs = tuple(replace(read_seed(run), config={}) for run in found)
+        runs = tuple(map(read_seed, found))
         manifests = [run.manifest() for run in found]
     seeds = Seeds(cell.name, runs)
     return Row(
@@ -157,6 +165,11 @@ def _row(matrix: Matrix, cell: Cell, group: Group | None, root: Path) -> Row:
     )
 
 
+def _by_env_alone(seeds: Seeds) -> Seeds:
+    """That budgets differ is the point of a matrix, and no warning."""
+    return replace(seeds, runs=tuple(replace(run, config={"env.id": run.config.get("env.id")}) for run in seeds.runs))
+
+
 def _stored_score(file: Path) -> float | None:
     try:
         return float(json.loads(file.read_text())["result"]["mean_return"])
@@ -164,23 +177,13 @@ def _stored_score(file: Path) -> float | None:
         return None
 
 
-def _compared(rows: Sequence[Row]) -> dict[str, Compared]:
-    """Cells that play the same env, compared with each other."""
-    envs = dict.fromkeys(row.cell.config.env.id for row in rows if row.summary is not None)
-    return {
-        env: compare_scored([row.seeds for row in rows if row.summary is not None and row.cell.config.env.id == env])
-        for env in envs
-    }
-
-
-def _report(groups: Mapping[str, Group], rows: Sequence[Row], root: Path, out: Path) -> Path | None:
-    """The HTML report of the cells that are trained."""
-    selected = [f"{row.cell.name}={groups[row.cell.name].path}" for row in rows if row.cell.name in groups]
-    trained = any(row.summary is not None and row.cell.name in groups for row in rows)
-    if not trained:
+def _report(rows: Sequence[Row], out: Path) -> Path | None:
+    """The HTML report; there is none where no cell has anything to show."""
+    groups = [row.seeds for row in rows if row.seeds.runs]
+    if not any(group.scores for group in groups):
         return None
     try:
-        return api.report(*selected, out=out, run_dir=root)
+        return write_page(groups, out)
     except RlrunError as error:
         note(f"warning: there is no report: {error}")
         return None
@@ -200,6 +203,7 @@ def _page(matrix: Matrix, results: Results, command: str, failures: Mapping[str,
         f"A seed's score is the mean return of its final agent over {' or '.join(map(str, episodes))} episodes.",
         "± is the standard deviation over training seeds; the interval is of the interquartile mean (IQM), a bootstrap",
         "over seeds. The verdicts come from permutation tests, corrected for the number of comparisons in an env.",
+        *([NARROW] if results.compared and NARROW in results.compared.warnings else ()),
     ]
     return "\n".join([*lines, *([where] if where else [])]) + "\n"
 

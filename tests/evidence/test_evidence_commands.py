@@ -14,8 +14,10 @@ import pytest
 
 import rlrun
 from rlrun.errors import UsageError
+from rlrun.evidence import curves
+from rlrun.evidence.comparing import compare_groups, compare_scored
 from rlrun.evidence.curves import group_curve
-from rlrun.evidence.scores import Seed, Seeds, collect
+from rlrun.evidence.scores import Seed, Seeds, _names, collect, read_curve
 from rlrun.runs.files import write_json
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -104,6 +106,73 @@ def test_logs_of_rl_zoo_and_of_monitor_have_scores_too():
         collect(["logs/ppo/*"], Path("runs"))
 
 
+def monitor_file(file: Path, returns: list[float], env: str = "CartPole-v1", steps: int = 5) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = "".join(f"{value},{steps},0.1\n" for value in returns)
+    file.write_text(f'#{{"t_start": 0, "env_id": "{env}"}}\nr,l,t\n{rows}')
+
+
+def test_logs_are_compared_where_they_are_of_one_env():
+    for index in range(4):
+        monitor_file(Path(f"logs/ppo/CartPole-v1_{index}/0.monitor.csv"), [1.0 + index])
+        monitor_file(Path(f"logs/a2c/CartPole-v1_{index}/0.monitor.csv"), [11.0 + index])
+        monitor_file(Path(f"logs/ppo/Pendulum-v1_{index}/0.monitor.csv"), [-99.0], "Pendulum-v1")
+    found = compare_groups(["logs/*/*"], Path("runs"))
+    assert [group.name for group in found.groups] == ["a2c/CartPole-v1", "ppo/CartPole-v1", "ppo/Pendulum-v1"]
+    assert [(pair.first, pair.second) for pair in found.comparisons] == [("a2c/CartPole-v1", "ppo/CartPole-v1")]
+    with pytest.raises(UsageError, match="x has runs on CartPole-v1 and on Pendulum-v1"):
+        collect(["x=logs/ppo/*"], Path("runs"))
+
+
+def test_the_env_of_a_log_without_monitor_files_is_in_its_folders_name():
+    zoo_log(Path("logs/ppo/ALE-Pong-v5_1"), 1.0)
+    zoo_log(Path("mine/second"), 1.0)
+    monitor_file(Path("own/x.monitor.csv"), [1.0], "ALE/Pong-v5")
+    pong, mine, own = collect(["logs/ppo/ALE-Pong-v5_1", "mine/second", "own/x.monitor.csv"], Path("runs"))
+    assert (pong.env, mine.env, own.env) == ("ALE-Pong-v5", "", "ALE/Pong-v5")
+    compared = compare_groups(["logs/ppo/ALE-Pong-v5_1", "own/x.monitor.csv"], Path("runs"))
+    assert len(compared.comparisons) == 1
+    zoo_log(Path("mine/third"), 2.0)
+    warnings = compare_groups(["mine/*"], Path("runs")).warnings
+    assert "The env of mine/second and mine/third is not recorded; it is taken to be the same one." in warnings
+
+
+def test_monitor_files_of_one_runs_envs_are_one_seed_and_its_last_episodes_count():
+    monitor_file(Path("a/0.monitor.csv"), [0.0] * 60 + [10.0] * 50)
+    monitor_file(Path("a/1.monitor.csv"), [0.0] * 60 + [10.0] * 50)
+    (group,) = collect(["x=a/*.monitor.csv"], Path("runs"))
+    assert group.scores == [10.0]
+    (whole,) = collect(["a"], Path("runs"))
+    assert whole.scores == [10.0]
+    curve = read_curve(group.runs[0], "training")
+    assert curve is not None
+    assert curve.x[-1] == 2 * 110 * 5
+    monitor_file(Path("b/first.monitor.csv"), [1.0])
+    monitor_file(Path("b/second.monitor.csv"), [2.0])
+    (named,) = collect(["b/first.monitor.csv", "b/second.monitor.csv"], Path("runs"))
+    assert named.scores == [1.0, 2.0]
+    monitor_file(Path("elsewhere/b/first.monitor.csv"), [3.0])
+    assert len(collect(["b/first.monitor.csv", "elsewhere/b/first.monitor.csv"], Path("runs"))) == 2
+
+
+def test_groups_get_names_that_tell_them_apart():
+    settings = [(1, 1, 1, 1), (2, 2, 2, 1), (2, 2, 2, 2)]
+    runs = [
+        Seed(Path(str(index)), 0, 1.0, {"algo": "ppo", "env.id": "E", **dict(zip("abcd", values, strict=True))})
+        for index, values in enumerate(settings)
+    ]
+    assert _names(runs) == ["ppo on E a=1, b=1, c=1, d=1", "ppo on E a=2, b=2, c=2, d=1", "ppo on E a=2, b=2, c=2, d=2"]
+    assert _names(runs[:2]) == ["ppo on E a=1, b=1, c=1", "ppo on E a=2, b=2, c=2"]
+
+
+def test_too_many_groups_are_listed_but_not_compared():
+    groups = [Seeds(f"g{i}", (Seed(Path("x"), 0, 1.0), Seed(Path("y"), 1, 2.0))) for i in range(26)]
+    found = compare_scored(groups)
+    assert (len(found.summaries), found.comparisons) == (26, ())
+    assert any(warning.startswith("26 groups are too many") for warning in found.warnings)
+    assert any("fewer than 5 seeds" in warning for warning in found.warnings)
+
+
 def curves_in(folder: Path, *curves: list[tuple[int, float]]) -> Seeds:
     runs = []
     for index, curve in enumerate(curves):
@@ -124,6 +193,17 @@ def test_curves_of_unequal_length_end_with_the_shortest_and_are_read_between_poi
     assert curve.low is not None
     assert curve.high is not None
     assert np.all((curve.low <= curve.centre) & (curve.centre <= curve.high))
+
+
+def test_the_interval_is_the_same_in_blocks(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    group = curves_in(folder, *([(step, float(step * seed)) for step in range(30)] for seed in range(5)))
+    whole = group_curve(group, "evaluation")
+    monkeypatch.setattr(curves, "_MOST_NUMBERS", 12_000)
+    in_blocks = group_curve(group, "evaluation")
+    assert whole is not None
+    assert in_blocks is not None
+    assert np.array_equal(whole.low, in_blocks.low)
+    assert np.array_equal(whole.high, in_blocks.high)
 
 
 def test_ten_million_points_are_thinned_out(folder: Path):
