@@ -12,10 +12,9 @@ from typing import Any
 from rlrun.config.locate import folder_name
 from rlrun.errors import UsageError
 from rlrun.evidence.scores import Seeds, collect
-from rlrun.evidence.statistics import Comparison, Summary, compare
+from rlrun.evidence.statistics import FEW, Comparison, Summary, compare
 
-_FEW = 5  # seeds
-NARROW = f"An interval over fewer than {_FEW} seeds is too narrow: it lies between their scores."
+NARROW = f"An interval over fewer than {FEW} seeds is too narrow: it lies between their scores."
 _MOST_GROUPS = 25  # that are compared each with each
 
 
@@ -76,7 +75,7 @@ def compare_scored(groups: Sequence[Seeds]) -> Compared:
         raise UsageError("None of these runs has been evaluated at its end.", "`rlrun resume` finishes a run.")
     if len({len(group.scores) for group in scored}) > 1:
         warnings.append("The groups have different numbers of seeds.")
-    if any(1 < len(group.scores) < _FEW for group in scored):
+    if any(1 < len(group.scores) < FEW for group in scored):
         warnings.append(NARROW)
     by_env = _by_env(scored)
     for unit, alike in itertools.product(("timesteps", "episodes"), by_env.values()):

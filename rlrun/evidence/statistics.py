@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+FEW = 5  # seeds, below which a percentile bootstrap's interval is too narrow
 _RESAMPLES = 9_999
 _LEVEL, _POWER = 0.05, 0.8
 _MOST_SEEDS = 1_000

@@ -221,28 +221,55 @@ class Ledger:
             return None
         return trial
 
-    def complete(self, trial: Trial, value: float) -> None:
-        """A trial is done."""
-        self._end(trial, value=value, state="COMPLETE")
+    def is_hopeless(self, trial: Trial, value: float, step: int) -> bool:
+        """Report an evaluation.
 
-    def prune(self, trial: Trial) -> None:
-        """A trial was stopped early."""
-        self._end(trial, state="PRUNED")
+        :return: whether the trial is to stop: the pruner says so, or others have taken this process for dead
+        """
+        with self._while_mine(trial):
+            trial.report(value, step)
+            return bool(trial.should_prune())  # NumPy's, at times
+        return True
 
-    def fail(self, trial: Trial, reason: str) -> None:
-        """A trial failed for good."""
-        trial.set_user_attr(REASON, reason)
-        self._end(trial, state="FAIL")
+    def complete(self, trial: Trial, value: float, facts: Mapping[str, Any]) -> bool:
+        """A trial is done.
 
-    def _end(self, trial: Trial, state: str, value: float | None = None) -> None:
-        from optuna.exceptions import UpdateFinishedTrialError
+        :param value: finite
+        :return: False when others have taken this process for dead, and try the values again
+        """
+        return self._end(trial, "COMPLETE", facts, value)
+
+    def prune(self, trial: Trial, facts: Mapping[str, Any]) -> bool:
+        """A trial was stopped early; see :meth:`complete`."""
+        return self._end(trial, "PRUNED", facts)
+
+    def fail(self, trial: Trial, reason: str, facts: Mapping[str, Any]) -> bool:
+        """A trial failed for good; see :meth:`complete`."""
+        return self._end(trial, "FAIL", {**facts, REASON: reason})
+
+    def _end(self, trial: Trial, state: str, facts: Mapping[str, Any], value: float | None = None) -> bool:
         from optuna.trial import TrialState
 
         self._mine.pop(trial.number, None)
+        with self._while_mine(trial):
+            for name, fact in facts.items():
+                trial.set_user_attr(name, fact)
+            try:
+                self.study.tell(trial, value, state=TrialState[state])
+            except ValueError:  # it was ended elsewhere between the two lines
+                return False
+            return True
+        return False
+
+    @contextmanager
+    def _while_mine(self, trial: Trial) -> Iterator[None]:
+        """Leave off when the trial has ended elsewhere: a process that slept for long is taken for dead."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
         try:
-            self.study.tell(trial, value, state=TrialState[state])
-        except (ValueError, UpdateFinishedTrialError):  # this process was thought dead, and the trial is done elsewhere
-            return
+            yield
+        except UpdateFinishedTrialError:
+            self._mine.pop(trial.number, None)
 
     def give_back(self, trial: Trial) -> None:
         """An interruption: the same values are tried when the study goes on."""
@@ -256,7 +283,7 @@ class Ledger:
         """
         frozen = self._frozen(trial.number)
         if int(frozen.user_attrs.get(_ATTEMPT, 1)) >= ATTEMPTS:
-            self.fail(trial, f"{why}, {ATTEMPTS} times")
+            self.fail(trial, f"{why}, {ATTEMPTS} times", {})
             return False
         self._mine.pop(trial.number, None)
         self._again(frozen, "killed")
@@ -293,8 +320,9 @@ class Ledger:
 
         if time.monotonic() - self._last > _BEAT:
             self._beats, self._last = self._beats + 1, time.monotonic()
-            for mine in self._mine.values():
-                mine.set_user_attr(_BEATS, self._beats)
+            for mine in list(self._mine.values()):
+                with self._while_mine(mine):
+                    mine.set_user_attr(_BEATS, self._beats)
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         dead = [trial for trial in running if trial.number not in self._mine and not self._is_alive(trial)]
         for trial in dead:

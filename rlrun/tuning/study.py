@@ -18,7 +18,7 @@ from rlrun.companions import Companion, LocalCompanion, RayCompanion
 from rlrun.config.loading import Override
 from rlrun.console import study_reporter
 from rlrun.errors import ConfigError, Interrupted, Problem, UsageError
-from rlrun.evidence.statistics import Comparison, Summary, compare
+from rlrun.evidence.statistics import FEW, Comparison, Summary, compare
 from rlrun.machine import usable_cores
 from rlrun.pool import Machines, Needs
 from rlrun.run import as_overrides
@@ -188,7 +188,7 @@ def tune(
         raise UsageError(f"The storage {storage} cannot be made: its folder is not there.", "Make the folder first.")
     reporter = progress if not isinstance(progress, bool) else study_reporter(silent=not progress)
     with machines_of(on, address) as machines, quiet():
-        needs = needs_of_config(subject.plan.config, subject.plan.import_paths, build_env=on is not None)
+        needs = needs_of_config(subject.largest(), subject.plan.import_paths, build_env=on is not None)
         if jobs is None:
             at_a_time = machines.room_for(needs) if isinstance(machines, RayCluster) else usable_cores()
             settings = replace(settings, jobs=at_a_time)
@@ -372,7 +372,7 @@ class _Session:
         winner = max(candidates if self._settings.retest else trials, key=lambda candidate: candidate.mean)
         winner = trials[0] if winner.mean == float("-inf") else winner
         comparison = _comparison(defaults, winner, trials)
-        verdict = _verdict(defaults, winner, comparison)
+        verdict = _verdict(candidates, winner, comparison)
         shares = report.importances(self._study, list(self._subject.space))
         everyone, default = self._study.get_trials(deepcopy=False), defaults.mean if defaults.scores else None
         report.write_best(self._folder / report.BEST, self._subject.config(winner.values), self._head(winner, verdict))
@@ -450,24 +450,38 @@ def _as_dict(candidate: Candidate) -> dict[str, Any]:
 
 
 def _comparison(defaults: Candidate, winner: Candidate, trials: Sequence[Candidate]) -> Comparison | None:
-    """The config's own values against the winner, or against the best trial where the config itself won."""
+    """The config's own values against the winner, or against the best trial where the config itself won.
+
+    None where one of them failed on a seed: those that are left are no fair sample of it.
+    """
     other = winner if winner.trial is not None else max(trials, key=lambda candidate: candidate.mean)
-    if not defaults.scores or not other.scores:
+    if any(candidate.failures or not candidate.scores for candidate in (defaults, other)):
         return None
     ours, theirs = list(defaults.scores.values()), list(other.scores.values())
     return compare("the config's own values", ours, f"trial {other.trial}", theirs, len(trials))
 
 
-def _verdict(defaults: Candidate, winner: Candidate, comparison: Comparison | None) -> str:
-    if comparison is None:
-        if not defaults.scores and not defaults.failures:
-            return "The best trial was not tested again, so how good it is on other seeds is not known."
-        return "The config's own values and the best trial could not be compared: see what failed."
+def _verdict(candidates: Sequence[Candidate], winner: Candidate, comparison: Comparison | None) -> str:
+    defaults = candidates[0]
+    if not defaults.scores and not defaults.failures:
+        return "The best trial was not tested again, so how good it is on other seeds is not known."
+    failed = [_failed(candidate) for candidate in candidates if candidate.failures]
+    if winner.failures or not winner.scores:
+        return f"None can be recommended, since each failed on fresh seeds: {'; '.join(failed)}."
     if winner.trial is None:
-        first = f"No trial did better than the config's own values on fresh seeds: {number(defaults.mean)}."
+        lines = [f"No trial did better than the config's own values on fresh seeds: {number(winner.mean)}."]
     else:
-        first = f"On fresh seeds trial {winner.trial} reaches {number(winner.mean)}, "
-        own = sum(defaults.scores.values()) / len(defaults.scores)
-        first += f"the config's own values {number(own)}."
-    span = report.describe_span(comparison.difference, comparison.interval)
-    return f"{first}\nDifference {span}.\n{comparison.verdict}"
+        own = "" if defaults.failures else f", the config's own values {number(defaults.mean)}"
+        lines = [f"On fresh seeds trial {winner.trial} reaches {number(winner.mean)}{own}."]
+    if failed:
+        lines += [f"Not counted, since each run must end well: {'; '.join(failed)}."]
+    if comparison is not None:
+        # Of fewer seeds it would be too narrow.
+        interval = comparison.interval if min(comparison.seeds) >= FEW else None
+        lines += [f"Difference {report.describe_span(comparison.difference, interval)}.", comparison.verdict]
+    return "\n".join(lines)
+
+
+def _failed(candidate: Candidate) -> str:
+    who = "the config's own values" if candidate.trial is None else f"trial {candidate.trial}"
+    return f"{who} failed on {len(candidate.failures)} of {len(candidate.failures) + len(candidate.scores)} seeds"

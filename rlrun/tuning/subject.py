@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlrun.config.loading import read_source
+from rlrun.config.schema import Config
 from rlrun.config.search import Range
 from rlrun.envs.seeding import Stream, draw_seeds, endless_seeds
+from rlrun.run import validated
 from rlrun.training.plan import Plan
 from rlrun.training.searching import with_values
 from rlrun.tuning.spaces import repairs
 
 _EVALUATIONS = 4  # of a trial, where the config does not say
+_OF_MACHINES = ("threads", "env.n_envs", "hyperparameters.n_steps", "hyperparameters.buffer_size")
 _TRIALS, _RETEST, _SAMPLER = 0, 1, 2  # keys of the seeds' stream
 
 
@@ -88,6 +92,12 @@ class Subject:
         if config.get("init_from") is not None:
             config["init_from"] = self.plan.config.init_from
         return config
+
+    def largest(self) -> Config:
+        """The config of the trial that takes most of a machine."""
+        numbers = {key: self.space[key].samples() for key in _OF_MACHINES if key in self.space}
+        values = {key: max(found) for key, found in numbers.items() if all(isinstance(n, int) for n in found)}
+        return validated(read_source(self.config(values))) if values else self.plan.config
 
     def retest_config(self, values: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """The same for one seed, with no trackers, on one thread."""

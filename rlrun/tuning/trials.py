@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -139,9 +140,8 @@ class Search:
         """Report the mean over seeds: the last evaluations of those before, and this one."""
         scores = [*running.scores, message["value"]]
         step = self._subject.step(len(running.scores), message["evaluated"])
-        running.trial.report(sum(scores) / len(scores), step)
         is_last = step >= self._subject.steps_per_seed * len(running.seeds)
-        return not is_last and bool(running.trial.should_prune())  # NumPy's, at times
+        return self._ledger.is_hopeless(running.trial, sum(scores) / len(scores), step) and not is_last
 
     def _end(self, worker: Worker, message: dict[str, Any] | None) -> None:
         running: _Running = worker.task
@@ -156,17 +156,20 @@ class Search:
             again = ledger.was_killed(trial, reason)
             state = f"{reason}, tried again" if again else f"failed: {reason}"
         else:
-            trial.set_user_attr(SCORES, scores)
-            trial.set_user_attr(SECONDS, round(time.monotonic() - running.began, 1))
-            if "done" in message:
-                value, state = sum(scores) / len(scores), "complete"
-                ledger.complete(trial, value)
+            facts = {SCORES: scores, SECONDS: round(time.monotonic() - running.began, 1)}
+            mean = sum(scores) / len(scores) if scores else math.nan
+            if "done" in message and math.isfinite(mean):
+                value, state = mean, "complete"
+                is_mine = ledger.complete(trial, mean, facts)
             elif "pruned" in message:
-                ledger.prune(trial)
+                is_mine = ledger.prune(trial, facts)
             else:
-                reason = str(message.get("failed", "its worker said nothing"))
+                unknown = f"its mean return is {mean}" if "done" in message else "its worker said nothing"
+                reason = str(message.get("failed", unknown))
                 state = f"failed: {reason}"
-                ledger.fail(trial, reason)
+                is_mine = ledger.fail(trial, reason, facts)
+            if not is_mine:
+                value, state = None, "taken for dead by another process, tried again"
         self._tell(trial.number, state, value, running.values)
 
     def _tell(self, number: int, state: str, value: float | None, values: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from rlrun.config.search import parse_range
 from rlrun.errors import RlrunError, UsageError
 from rlrun.training.plan import make_plan
 from rlrun.tuning.pool import Pool
-from rlrun.tuning.retest import Candidate
+from rlrun.tuning.retest import DEFAULTS, Candidate
 from rlrun.tuning.storage import Ledger, best_first, join, open_storage, open_study, quiet, require_own, shown_storage
+from rlrun.tuning.study import _comparison, _verdict
 from rlrun.tuning.subject import Subject
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -37,6 +39,7 @@ search:
   learning_rate: {log: [1e-5, 1e-2]}
   n_steps: {power_of_two: [3, 10]}
 """
+WITHOUT_SEARCH: dict[str, Any] = {"algo": "a2c", "env": {"id": "CartPole-v1", "n_envs": 2}, "total_timesteps": 200}
 SMALL: dict[str, Any] = {"jobs": 1, "retest": 1, "retest_seeds": 2, "name": "s", "progress": False}
 PLACE = Path("runs/CartPole-v1/a2c/s")
 
@@ -269,12 +272,81 @@ def test_among_equal_trials_the_one_that_was_good_earlier_is_the_best() -> None:
             trial = ledger.begin(9, {})
             assert trial is not None
             trial.report(early, 1)
-            ledger.complete(trial, 500.0)
+            ledger.complete(trial, 500.0, {})
         assert [trial.number for trial in best_first(ledger.counting())] == [1, 2, 0]
 
 
 def test_a_candidate_that_failed_on_a_seed_cannot_win() -> None:
     assert Candidate("a", 1, {}, {1: 500.0}, {2: "nan"}).mean < Candidate("b", 2, {}, {1: 1.0, 2: 1.0}).mean
+
+
+def test_what_a_process_says_of_a_trial_after_it_was_taken_for_dead_is_passed_over() -> None:
+    with quiet():
+        study = open_study("journal.log", "s", {}, resume=False)
+        asleep, awake = Ledger(study), Ledger(study)
+        trials = [trial for _ in range(4) if (trial := asleep.begin(9, {})) is not None]
+        for trial in trials:
+            awake._again(awake._frozen(trial.number), "killed")
+        asleep._last -= 1_000  # time for the next beat
+        assert asleep.look() == []
+        assert asleep.is_hopeless(trials[0], 1.0, 1), "its worker goes on for nothing"
+        assert not asleep.complete(trials[0], 1.0, {"scores": [1.0]})
+        assert not asleep.prune(trials[1], {})
+        assert not asleep.fail(trials[2], "a reason", {})
+        assert not asleep.was_killed(trials[3], "a reason") or asleep.counting() == []
+        assert best_first(asleep.counting()) == []
+
+
+def candidates(*scores: tuple[Sequence[float], int]) -> list[Candidate]:
+    """The config itself and trials, with the scores that they reached and how often they failed."""
+    return [
+        Candidate(
+            DEFAULTS if not number else f"trial-{number}",
+            number or None,
+            {},
+            dict(enumerate(reached)),
+            {100 + index: "nan" for index in range(failures)},
+        )
+        for number, (reached, failures) in enumerate(scores)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (
+            [([1, 2, 3, 4, 5], 0), ([11, 12, 13, 14, 15], 0)],
+            "On fresh seeds trial 1 reaches 13.0, the config's own values 3.00.",
+        ),
+        ([([1, 2, 3, 4, 5], 0), ([11, 12, 13], 2)], "No trial did better than the config's own values on fresh seeds"),
+        ([([1, 2, 3, 4, 5], 0), ([11, 12, 13], 2)], "trial 1 failed on 2 of 5 seeds"),
+        ([([1, 2, 3], 2), ([11, 12, 13, 14, 15], 0)], "On fresh seeds trial 1 reaches 13.0.\nNot counted"),
+        ([([1, 2, 3], 2), ([11, 12, 13], 2)], "None can be recommended, since each failed on fresh seeds"),
+        ([([], 0), ([], 0)], "was not tested again"),
+    ],
+)
+def test_a_verdict_counts_nobody_who_failed_on_a_seed(found: Any, said: str) -> None:
+    tested = candidates(*found)
+    winner = max(tested, key=lambda candidate: candidate.mean)
+    comparison = _comparison(tested[0], winner, tested[1:])
+    verdict = _verdict(tested, winner, comparison)
+    assert said in verdict
+    assert "inf" not in verdict
+    has_failures = any(failures or not scores for scores, failures in found)
+    assert (comparison is None) == has_failures
+
+
+def test_no_interval_is_told_of_a_few_seeds() -> None:
+    few, enough = candidates(([1, 2], 0), ([3, 5], 0)), candidates(([1, 2, 3, 4, 5], 0), ([3, 5, 6, 7, 8], 0))
+    assert "interval" not in _verdict(few, few[1], _comparison(few[0], few[1], few[1:]))
+    assert "95 % interval" in _verdict(enough, enough[1], _comparison(enough[0], enough[1], enough[1:]))
+
+
+def test_the_machine_is_asked_for_what_the_largest_trial_takes() -> None:
+    subject = subject_of({**WITHOUT_SEARCH, "hyperparameters": {"n_steps": 5}})
+    assert subject.largest().hyperparameters["n_steps"] == 5
+    space = {"hyperparameters.n_steps": parse_range({"power_of_two": [3, 6]}), **subject.space}
+    assert replace(subject, space=space).largest().hyperparameters["n_steps"] == 64
 
 
 def test_a_password_in_an_address_is_not_shown() -> None:
