@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hub_server import TOKEN, Hub, serving
 
 from rlrun.cli import run
 
@@ -60,3 +61,23 @@ def rlrun_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[
         return Outcome(code, written.out, written.err)
 
     return command
+
+
+@pytest.fixture
+def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A small Hub on this machine, to which the real client speaks."""
+    import huggingface_hub.constants  # here: it logs to what stderr is when it is imported
+
+    with serving() as running:
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        for module in ("constants", "hf_api", "file_download", "_commit_api", "lfs"):
+            target = f"huggingface_hub.{module}.ENDPOINT"
+            monkeypatch.setattr(target, running.url, raising=False)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(
+            huggingface_hub.constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            running.url + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder / "cache"))
+        yield running

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 from conftest import Outcome
-from hub_server import TOKEN, Hub, serving
+from hub_server import TOKEN, Hub
 
 import rlrun
 from rlrun.hub.claims import Claim, agrees, is_same_task
@@ -27,23 +27,6 @@ from rlrun.run import Run
 from rlrun.runs.sums import write_sums
 
 Command = Callable[..., Outcome]
-
-
-@pytest.fixture
-def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with serving() as running:
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        for module in ("constants", "hf_api", "file_download", "_commit_api", "lfs"):
-            target = f"huggingface_hub.{module}.ENDPOINT"
-            monkeypatch.setattr(target, running.url, raising=False)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(
-            huggingface_hub.constants,
-            "HUGGINGFACE_CO_URL_TEMPLATE",
-            running.url + "/{repo_id}/resolve/{revision}/{filename}",
-        )
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder / "cache"))
-        yield running
 
 
 def train(normalize: bool = False) -> Run:
