@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from rlrun.evidence.comparing import Compared
     from rlrun.evidence.curves import GroupCurve
     from rlrun.evidence.difference import Difference
+    from rlrun.evidence.scores import Seed
     from rlrun.evidence.why import Finding
     from rlrun.hub.publishing import Verdict
     from rlrun.publish.package import Package
@@ -401,14 +403,28 @@ def _plan(
     return make_plan(load_source(config, overrides), probe_env, run_dir)
 
 
-def compare(*selected: str | Path, run_dir: str | Path = RUNS) -> Compared:
+def compare(*selected: str | Path, episodes: int | None = None, run_dir: str | Path = RUNS) -> Compared:
     """Scores of groups of runs, and whether they differ.
 
     :param selected: runs, groups, folders, RL Zoo's log folders, Monitor files, or ``name=PATTERN``
+    :param episodes: that every agent plays anew, all of them the same ones; None: the scores that are stored, each from
+        episodes of its run's own seed
     """
-    from rlrun.evidence.comparing import compare_groups
+    from rlrun.evidence.comparing import compare_scored
+    from rlrun.evidence.scores import collect
 
-    return compare_groups([str(text) for text in selected], Path(run_dir))
+    groups = collect([str(text) for text in selected], Path(run_dir))
+    if episodes is not None:
+        groups = [replace(group, runs=tuple(_scored_anew(run, episodes) for run in group.runs)) for group in groups]
+    return compare_scored(groups)
+
+
+def _scored_anew(run: Seed, episodes: int) -> Seed:
+    """The score of a run's final agent on the episodes of seed 0; a log's stays what it is."""
+    if run.score is None or not (run.path / CONFIG).is_file():
+        return run
+    result = Run(RunDirectory(run.path)).evaluate(episodes, seed=0, checkpoint="final")
+    return replace(run, score=result.evaluation.mean_return)
 
 
 def plot(
@@ -489,10 +505,15 @@ def evaluate_group(
         "deterministic": deterministic,
         "overrides": overrides,
     }
-    values = [
-        {"training_seed": run.config.seed, **run.evaluate(episodes, seed=chosen, trust=trust, **settings).as_dict()}
-        for run in runs
-    ]
+    values = []
+    for run in runs:
+        if settings["checkpoint"] == "final" and run.status != "finished":
+            note(f"warning: {run.directory.label} is {run.status}, so it has no final agent and does not count.")
+            continue
+        result = run.evaluate(episodes, seed=chosen, trust=trust, **settings)
+        values.append({"training_seed": run.config.seed, **result.as_dict()})
+    if not values:
+        raise UsageError(f"No run of {found.name} has finished.", f"`rlrun resume {found.name}` finishes them.")
     summary = Summary.of([value["mean_return"] for value in values])
     spread = {"mean": summary.mean, "median": summary.median, "iqm": summary.iqm, "ci95": summary.interval}
     return {"group": str(found.path), "checkpoint": settings["checkpoint"], **spread, "runs": values}

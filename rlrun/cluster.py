@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ from rlrun.pool import Machines, Needs, Process, Task, ThisMachine, reason_of
 from rlrun.runs.directory import CHECKPOINTS
 from rlrun.runs.files import rename_into_place, write_whole
 from rlrun.runs.lock import FILE as LOCK
+from rlrun.runs.lock import RunLock
 from rlrun.training.plan import Plan, make_plan
 
 PLACES = ("ray",)
@@ -40,6 +42,7 @@ _PROCESS_BYTES = 1_000_000_000
 _MOST_LOSSES = 5
 _POLL, _LOOK = 0.2, 2.0  # seconds between looks at the process, and at its folder
 _MOST_CALLS = 100_000  # of waiting tasks at a time
+_TO_ANSWER = 10.0  # seconds
 _TO_SAVE = 110.0  # seconds that an interrupted run may take to save its state
 # Ray sets the first to a task's cores; with another number of threads a run may end with other bits.
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -135,7 +138,7 @@ class RayCluster:
         return max(1, min(int(total.get(name, 0) // number) for name, number in wanted.items() if number))
 
     def close(self) -> None:
-        """See :class:`rlrun.pool.Machines`."""
+        """Leave the cluster; no more tasks come."""
         if self._desk is not None:
             with contextlib.suppress(Exception):  # Ray may be gone
                 self.ray.kill(self._desk)
@@ -169,7 +172,25 @@ def _imported(address: str | None) -> Any:
     return ray
 
 
+def _require_address(address: str) -> None:
+    """Ray itself waits for minutes where nothing answers.
+
+    :raises UsageError: when an address is none, or nothing listens there
+    """
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isdecimal() and int(port) < 65_536):
+        raise UsageError(f'"{address}" is no address of a Ray cluster.', "It is HOST:PORT, such as 10.0.0.1:6379.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _TO_ANSWER).close()
+    except OSError as error:
+        message = f"No Ray cluster answers at {address}: {error.strerror or error}."
+        raise UsageError(message, "`ray status` says whether one runs.") from None
+
+
 def _connect(ray: Any, address: str | None) -> None:
+    named = address or os.environ.get("RAY_ADDRESS")
+    if named and named not in ("auto", "local"):
+        _require_address(named)
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -270,6 +291,7 @@ class _RayProcess:
         self._told: float | None = None  # the moment of time.monotonic at which it was told to stop
         self._is_cancelled = False
         self._mark = Path()
+        self._locks: list[RunLock] = []
         self.has_begun = False
         self._try()
 
@@ -278,6 +300,8 @@ class _RayProcess:
             self._submit()
         except (self._ray.exceptions.RayError, ConnectionError) as error:
             self._end(1, f"the Ray cluster takes no task ({type(error).__name__})")
+        except OSError as error:
+            self._end(1, f"it could not be sent to a machine ({error})")
 
     def _submit(self) -> None:
         task, needs = self._task, self._task.needs
@@ -304,9 +328,9 @@ class _RayProcess:
                 self._end(1, " ".join(str(error.cause or error).split())[-300:])
             except (self._ray.exceptions.RayError, StopIteration) as error:
                 self._lose(error)
-            except (OSError, RlrunError) as error:  # a full disk: the other runs need not end with this one
+            except (OSError, RlrunError) as error:  # such as a full disk: the other runs need not end with this one
                 self._cancel()
-                self._end(1, f"what came back could not be written ({error})")
+                self._end(1, str(error))
         return self._code
 
     def _listen(self) -> None:
@@ -314,6 +338,7 @@ class _RayProcess:
             news = self._ray.get(next(self._stream))
             self.has_begun = True
             if news.wants_files:
+                self._hold()
                 self._desk.lay_down.remote(self._mark.name, [self._ray.put(_contents(self._task))])
             install(self._task, news)
             if news.code is not None:
@@ -337,8 +362,21 @@ class _RayProcess:
         self._clear()
         self._code, self._reason = code, reason
 
+    def _hold(self) -> None:
+        """Keep other processes of this machine from the runs that are trained in a copy elsewhere."""
+        for place in (self._task.folder / part for part in self._task.parts):
+            place.mkdir(parents=True, exist_ok=True)
+            lock = RunLock(place)
+            lock.claim(steal=False)
+            self._locks.append(lock)
+
     def _clear(self) -> None:
         self._mark.unlink(missing_ok=True)
+        for lock in self._locks:
+            lock.release()
+            with contextlib.suppress(OSError):  # it holds a run by now
+                lock.path.parent.rmdir()
+        self._locks = []
         with contextlib.suppress(Exception):  # Ray may be gone
             self._desk.ask.remote(self._mark.name, 0)  # nobody waits for this key any more
 
@@ -433,8 +471,8 @@ def _log_part(task: Task) -> str:
 
 def _contents(task: Task) -> dict[str, bytes]:
     """What a process needs to find in its folder: the files there, and the task's parts."""
-    own = {path.name: path.read_bytes() for path in task.folder.iterdir() if path.is_file() and path.suffix != ".tmp"}
-    return {**own, **Courier(task.folder, task.parts).news().files}
+    own = [path for path in task.folder.iterdir() if path.is_file() and path.suffix != ".tmp" and path.name != LOCK]
+    return {**{path.name: path.read_bytes() for path in own}, **Courier(task.folder, task.parts).news().files}
 
 
 class Courier:
@@ -474,14 +512,17 @@ class Courier:
     def _listed(self) -> Iterator[tuple[str, Path, tuple[int, int]]]:
         for part in self._parts:
             top = self._folder / part
-            for path in [top] if top.is_file() else sorted(top.rglob("*")):
-                name = path.relative_to(self._folder)
-                if path.name == LOCK or any(piece.startswith(".") for piece in name.parts):
-                    continue
+            for path in [top] if top.is_file() else sorted(_files_below(top)):
                 with contextlib.suppress(FileNotFoundError):
-                    if path.is_file():
-                        status = path.stat()
-                        yield name.as_posix(), path, (status.st_mtime_ns, status.st_size)
+                    status = path.stat()
+                    yield path.relative_to(self._folder).as_posix(), path, (status.st_mtime_ns, status.st_size)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Files that are no lock and nothing half-written; a folder that is pruned meanwhile is passed over."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in files if name != LOCK and not name.startswith("."))
 
 
 # -- on the machine
@@ -494,17 +535,23 @@ def _work(job: _Job) -> Iterator[News]:
         yield from _run(job, task, ship=False)
         return
     yield News(wants_files=True)
-    found = _awaited(job.desk.files.remote(job.key))
-    if not found:  # it is to stop before it has begun
-        yield News(128 + _awaited(job.desk.wanted.remote(job.key)))
-        return
     with tempfile.TemporaryDirectory(prefix="rlrun-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch, *task.folder.parts[-3:])
-        for name, content in _awaited(found[0]).items():
+        if not _lay_out(job, folder):  # it is to stop before it has begun
+            yield News(128 + _awaited(job.desk.wanted.remote(job.key)))
+            return
+        yield from _run(job, replace(task, folder=folder, log=folder / _log_part(task)), ship=True)
+
+
+def _lay_out(job: _Job, folder: Path) -> bool:
+    """Write the files that the task was given; False when there are none."""
+    for reference in _awaited(job.desk.files.remote(job.key)):
+        for name, content in _awaited(reference).items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        yield from _run(job, replace(task, folder=folder, log=folder / _log_part(task)), ship=True)
+        return True
+    return False
 
 
 def _awaited(reference: Any) -> Any:

@@ -285,6 +285,8 @@ class SeedsLines:
 def _beginning(place: Path, states: Sequence[Any], jobs: int | None) -> str:
     runs = "1 run" if len(states) == 1 else f"{len(states)} runs"
     finished = sum(state.state == "finished" for state in states)
+    if finished == len(states):
+        return f"{runs} finished already, in {place}"
     done = f" ({finished} finished already)" if finished else ""
     return f"training {runs}{done}{'' if jobs is None else f', {jobs} at a time'}, in {place}"
 

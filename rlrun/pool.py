@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from rlrun.errors import Interrupted
+from rlrun.errors import Interrupted, UsageError
 from rlrun.machine import usable_cores
 from rlrun.processes import handling, why_killed
 
@@ -85,9 +85,6 @@ class Machines(Protocol):
     def start(self, task: Task) -> Process:
         """Start a task, or put it in a queue."""
 
-    def close(self) -> None:
-        """No more tasks come."""
-
 
 class ThisMachine:
     """Local processes, as many at a time as there are cores."""
@@ -98,9 +95,6 @@ class ThisMachine:
     def start(self, task: Task) -> Process:
         """See :class:`Machines`."""
         return _LocalProcess(task)
-
-    def close(self) -> None:
-        """See :class:`Machines`."""
 
 
 class _LocalProcess:
@@ -144,9 +138,13 @@ class Pool:
     """Runs tasks side by side.
 
     :param jobs: how many at a time; None: as many as the machines have room for
+    :ivar failures: why tasks failed, by name
     """
 
     def __init__(self, machines: Machines, jobs: int | None = None) -> None:
+        if jobs is not None and jobs < 1:
+            raise UsageError(f"jobs is {jobs}, and must be 1 or more.", "Leave it out, or give a number.")
+        self.failures: dict[str, str] = {}
         self._machines, self._jobs = machines, jobs or machines.at_a_time
         self._running: dict[str, Process] = {}
         self._received: int | None = None
@@ -161,16 +159,16 @@ class Pool:
         :return: why tasks failed, by name
         :raises Interrupted: after Ctrl-C or SIGTERM; every process was told, and has ended
         """
-        waiting, failures = iter(tasks), dict[str, str]()
+        waiting = iter(tasks)
         with self._signals():
             while self._start_some(waiting):
-                look(self._running, failures)
+                look(self._running, self.failures)
                 time.sleep(_POLL)
-                failures.update(self._ended())
-            look(self._running, failures)
+                self.failures.update(self._ended())
+            look(self._running, self.failures)
         if self._received is not None:
-            raise Interrupted("Interrupted; the state of every run is saved.", exit_code=128 + self._received)
-        return failures
+            raise Interrupted("Interrupted.", exit_code=128 + self._received)
+        return self.failures
 
     def _start_some(self, waiting: Iterator[Task]) -> bool:
         """Start tasks while there is room and nobody has interrupted.
@@ -187,14 +185,15 @@ class Pool:
         return bool(self._running)
 
     def _ended(self) -> dict[str, str]:
-        """Forget the processes that have ended; why, for those that failed by themselves."""
+        """Forget the processes that have ended; why, for those that failed, or had no time to save their state."""
         failures = {}
         for name, process in list(self._running.items()):
             code = process.poll()
             if code is None:
                 continue
             del self._running[name]
-            if code and self._received is None:
+            is_saved = self._received is not None and code in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+            if code and not is_saved:
                 failures[name] = process.reason()
         return failures
 

@@ -308,7 +308,7 @@ class Run:
         if final is None or self.config.evaluation.episodes == 0:
             return {"final": None, "best": None}
         stored = stored_results(self.directory)
-        if stored is not None and stored["final"]["timesteps"] == final:
+        if stored is not None and (stored.get("final") or {}).get("timesteps") == final:
             return stored
         at_end = self.evaluate(checkpoint="final").as_dict()
         at_best = {**at_end, "checkpoint": "best"} if best == final else None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shlex
 import sys
@@ -26,7 +27,7 @@ from rlrun.run import Run, as_overrides, validated
 from rlrun.runs.directory import RunDirectory
 from rlrun.runs.files import write_json
 from rlrun.runs.groups import Group, create_group, difference_from, ensure_group, read_group
-from rlrun.runs.summary import RESULTS, last_evaluation, stored_results
+from rlrun.runs.summary import RESULTS, final_result, last_evaluation, status_of, stored_results
 from rlrun.runs.trust import is_own, sign
 
 _A_LOOK = 20  # runs whose files are read at a time
@@ -122,7 +123,7 @@ def train_seeds(
             group = ensure_group(Path(run_dir), config_, wanted, import_paths, name)
         else:
             group = create_group(Path(run_dir), config_, wanted, import_paths, name)
-        return _finish(group, machines, jobs, progress)
+        return _finish(group, wanted, machines, jobs, progress)
 
 
 def resume_group(
@@ -140,7 +141,7 @@ def resume_group(
     :raises Interrupted: on Ctrl-C or SIGTERM; every run has saved its state
     """
     with machines_of(on, address) as machines:
-        return _finish(group, machines, jobs, progress)
+        return _finish(group, group.seeds, machines, jobs, progress)
 
 
 def shared_config(source: Source, elsewhere: bool = False) -> tuple[Config, tuple[str, ...]]:
@@ -157,12 +158,14 @@ def shared_config(source: Source, elsewhere: bool = False) -> tuple[Config, tupl
     return config, plan.import_paths
 
 
-def _finish(group: Group, machines: Machines, jobs: int | None, progress: bool | SeedsReporter) -> Outcome:
-    missing = [seed for seed in group.seeds if group.run(seed) is None]
+def _finish(
+    group: Group, seeds: Sequence[int], machines: Machines, jobs: int | None, progress: bool | SeedsReporter
+) -> Outcome:
+    missing = [seed for seed in seeds if group.run(seed) is None]
     if missing and not group.is_own:
         message = f"The group {group.name} is not known to be yours, and seed {missing[0]} has not begun."
         raise UsageError(message, "Train its config as a group of your own.")
-    members = [Member(group, seed, f"seed {seed}") for seed in group.seeds]
+    members = [Member(group, seed, f"seed {seed}") for seed in seeds]
     again = f"rlrun resume {shlex.quote(str(group.path))}"
     failures = train_members(members, group.path, again, machines, jobs, progress)
     return Outcome(group, {member.seed: failures[member.name] for member in members if member.name in failures})
@@ -188,7 +191,15 @@ class Member:
         manifest, evaluation = directory.manifest(), last_evaluation(directory.path)
         mean = manifest.get("mean_return", evaluation["mean_return"] if evaluation else None)
         steps = int(manifest.get("timesteps") or 0)
-        return replace(found, state=Run(directory).status, timesteps=steps, mean_return=mean)
+        state = status_of(directory)
+        if state == "finished" and self.is_scored and final_result(directory) is None:
+            state = "interrupted"  # while its final agent was evaluated
+        return replace(found, state=state, timesteps=steps, mean_return=mean)
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether its final agent is evaluated."""
+        return bool((self.group.values.get("evaluation") or {}).get("episodes", 1))
 
     def task(self, needs: Needs | None) -> Task:
         """The process that trains it.
@@ -240,7 +251,9 @@ def train_members(
             begin = next(turns) % len(live)
             live = [*live[begin:], *live[:begin]][:_A_LOOK]
         for member in live:
-            states[member.name] = state = member.state()
+            with contextlib.suppress(RlrunError, OSError, ValueError):  # a file that is being written
+                states[member.name] = member.state()
+            state = states[member.name]
             if member.name in running:
                 state.state = "running" if running[member.name].has_begun else "waiting"
         for name in failures:
@@ -248,10 +261,13 @@ def train_members(
         reporter.changed(list(states.values()))
 
     reporter.started(place, list(states.values()), jobs or machines.at_a_time)
+    pool = Pool(machines, jobs)
     try:
-        failures = Pool(machines, jobs).run(tasks, look)
+        failures = pool.run(tasks, look)
     except Interrupted as error:
-        message = f"Interrupted; the state of every run is saved in {place}."
+        lost = "; ".join(f"{name}: {why}" for name, why in pool.failures.items())
+        saved = f"every run but {len(pool.failures)} ({lost})" if lost else "every run"
+        message = f"Interrupted; the state of {saved} is saved in {place}."
         raise Interrupted(message, f"Go on with: {again}", error.exit_code) from None
     finally:
         reporter.stopped()

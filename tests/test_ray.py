@@ -211,9 +211,6 @@ class _Machines:
     def start(self, task: Task) -> Process:
         return _Fake(int(task.arguments[0]))
 
-    def close(self) -> None:
-        pass
-
 
 def test_a_pool_runs_a_few_at_a_time_and_tells_what_failed(folder: Path):
     counts: list[int] = []
@@ -234,6 +231,38 @@ class _Slow(_Machines):
     def start(self, task: Task) -> Process:
         os.kill(os.getpid(), signal.SIGTERM)
         return self.process
+
+
+class _Unsaved(_Machines):
+    """A signal comes, and one of two processes has not saved its state."""
+
+    def start(self, task: Task) -> Process:
+        if task.name == "1":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return _Fake(143 if task.name == "0" else 1, looks=2)
+
+
+def test_after_a_signal_it_is_told_who_saved_nothing(folder: Path):
+    pool = Pool(_Unsaved())
+    with pytest.raises(Interrupted):
+        pool.run([Task(str(i), "m", folder, (), folder / "log") for i in range(2)], lambda running, failed: None)
+    assert pool.failures == {"1": "ended with 1"}
+
+
+def test_a_folder_that_is_pruned_while_it_is_listed_is_passed_over(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    for number in (100, 200):
+        place = folder / f"s0/checkpoints/{number}"
+        place.mkdir(parents=True)
+        (place / "model.zip").write_bytes(b"x")
+    walk = os.walk
+
+    def prunes(top: Path) -> Iterator[Any]:
+        for found in walk(top):
+            yield found
+            shutil.rmtree(folder / "s0/checkpoints/100", ignore_errors=True)
+
+    monkeypatch.setattr(os, "walk", prunes)
+    assert list(Courier(folder, ("s0",)).news().files) == ["s0/checkpoints/200/model.zip"]
 
 
 def test_a_signal_that_comes_while_a_process_is_started_reaches_it(folder: Path):
@@ -454,5 +483,8 @@ def test_any_process_can_be_sent_with_the_gpu_and_the_threads_that_it_asks_for(
 
 def test_an_address_at_which_nothing_answers_is_an_error_in_a_sentence():
     pytest.importorskip("ray")
-    with pytest.raises((RlrunError, UsageError), match="No Ray cluster answers"), machines_of("ray", "not a place"):
+    with pytest.raises(UsageError, match="No Ray cluster answers"), machines_of("ray", "127.0.0.1:1"):
         pass
+    for address in ("not a place", "host:", ":6379", "host:99999999"):
+        with pytest.raises(UsageError, match="is no address"), machines_of("ray", address):
+            pass

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import rlrun
 from rlrun.api import load_source
 from rlrun.cli.flags import seeds_of
 from rlrun.errors import UsageError
-from rlrun.runs.groups import read_group
+from rlrun.runs.groups import ensure_group, read_group
 from rlrun.seeds import shared_config
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -114,6 +115,45 @@ def test_one_that_is_killed_is_told_the_others_finish_and_resume_trains_what_is_
     assert resumed.code == 0, resumed.err
     for seed in range(3):
         assert_same(rlrun.open_run(f"undisturbed/s{seed}"), rlrun.open_run(f"g/s{seed}"))
+
+
+def test_a_run_that_was_killed_while_its_final_agent_was_evaluated_gets_its_score(rlrun_command: Callable[..., Any]):
+    assert rlrun_command("train", written(), "--seeds", "0-1", "--name", "g").code == 0
+    group = read_group(Path("runs/CartPole-v1/a2c/g"))
+    before = (group.path / "s1/results.json").read_text()
+    (group.path / "s1/results.json").unlink()
+    resumed = rlrun_command("resume", "g")
+    assert "training 2 runs (1 finished already)" in resumed.err
+    assert (group.path / "s1/results.json").read_text() == before
+    assert "2 runs finished already" in rlrun_command("resume", "g").err
+
+
+def test_seeds_that_are_added_to_a_group_train_alone(rlrun_command: Callable[..., Any]):
+    assert rlrun_command("train", written(), "--seeds", "0", "--name", "g").code == 0
+    shutil.rmtree("runs/CartPole-v1/a2c/g/s0")
+    outcome = rlrun_command("train", "c.yaml", "--seeds", "1-2", "--name", "g", "--resume")
+    assert outcome.code == 0, outcome.err
+    group = read_group(Path("runs/CartPole-v1/a2c/g"))
+    assert (group.seeds, [run.name for run in group.runs()]) == ((0, 1, 2), ["s1", "s2"])
+    assert not list(group.path.glob("*lock*"))
+
+
+def test_two_that_add_seeds_at_once_lose_none():
+    config, paths = shared_config(load_source(written(), []))
+    ensure_group(Path("runs"), config, [0], paths, "g")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda seed: ensure_group(Path("runs"), config, [seed], paths, "g"), range(1, 9)))
+    assert set(read_group(Path("runs/CartPole-v1/a2c/g")).seeds) == set(range(9))
+
+
+def test_a_run_of_a_group_names_a_command_that_goes_on_with_it(rlrun_command: Callable[..., Any]):
+    assert rlrun_command("train", written(), "--seeds", "0", "--name", "g").code == 0
+    assert rlrun.open_run("g/s0").manifest["command"] == ["rlrun", "resume", "g"]
+
+
+def test_a_number_of_jobs_below_one_is_refused():
+    with pytest.raises(UsageError, match="must be 1 or more"):
+        rlrun.train_seeds(written(), seeds=[0], jobs=-1, progress=False)
 
 
 def test_a_seed_that_cannot_be_trained_says_why(rlrun_command: Callable[..., Any]):

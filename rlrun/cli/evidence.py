@@ -19,6 +19,7 @@ RunsArgument = Annotated[
     list[str],
     typer.Argument(metavar="[NAME=]RUNS...", help="Runs, groups, folders, RL Zoo's logs; NAME=PATTERN names a group."),
 ]
+_MUCH_LONGER = 1.05
 
 
 @app.command()
@@ -26,13 +27,17 @@ def compare(
     selected: RunsArgument,
     markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
     csv_: Annotated[bool, typer.Option("--csv", help="A line for each seed.")] = False,
+    episodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Play so many anew, the same ones with every agent.", show_default="stored scores"),
+    ] = None,
     run_dir: RunDirOption = RUNS,
     json_: JsonOption = False,
 ) -> None:
-    """Scores over seeds with intervals, and whether groups differ: the final agents' evaluations."""
+    """Scores over seeds with intervals, and whether groups differ: the final agents' stored evaluations."""
     if markdown + csv_ + json_ > 1:
         raise UsageError("--markdown, --csv and --json are three ways to print the same.", "Give one.")
-    found = rlrun.compare(*selected, run_dir=run_dir)
+    found = rlrun.compare(*selected, episodes=episodes, run_dir=run_dir)
     for warning in found.warnings:
         console.note(f"warning: {warning}")
     if json_:
@@ -83,6 +88,14 @@ def plot(
 ) -> None:
     """Learning curves of runs and groups, with intervals over seeds."""
     curves = rlrun.plot(*selected, out=out, what=what, x=x, run_dir=run_dir)
+    for curve in curves:
+        if not len(curve.x):
+            console.note(f"{curve.name} has no such curve, or none that all of its seeds reach.")
+        elif curve.longest > curve.x[-1] * _MUCH_LONGER:
+            end, longest = (
+                f"{number:,.0f}" if x == "timesteps" else f"{number:.2f}" for number in (curve.x[-1], curve.longest)
+            )
+            console.note(f"{curve.name} is drawn as far as the shortest of its seeds goes: {end} of {longest} {x}.")
     if json_:
         groups = [{"name": c.name, "seeds": c.seeds, "points": len(c.x)} for c in curves]
         console.print_json({"out": str(out), "groups": groups})

@@ -48,8 +48,8 @@ def matrix(
 
 def _print(outcome: Any) -> None:
     if outcome.results is None:
-        for run in outcome.runs:
-            console.say(str(run.path))
+        for path in outcome.paths:
+            console.say(str(path))
         return
     from rlrun.matrices.results import COLUMNS
 

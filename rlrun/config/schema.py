@@ -326,6 +326,9 @@ def parse_duration(text: str) -> float:
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
+_MOST_SEEDS = 10_000
+
+
 def parse_seeds(text: str) -> list[int]:
     """Seeds as ranges and numbers: ``0-4,10``.
 
@@ -337,7 +340,9 @@ def parse_seeds(text: str) -> list[int]:
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f'"{text}" names no seeds')
         begin, end = int(first), int(last) if dash else int(first)
-        if not begin <= end < begin + 10_000:
+        if end < begin:
             raise ValueError(f'"{part.strip()}" is no range of seeds')
+        if end - begin >= _MOST_SEEDS:
+            raise ValueError(f'"{part.strip()}" is {end - begin + 1:,} seeds, and more than {_MOST_SEEDS:,}')
         found += range(begin, end + 1)
     return list(dict.fromkeys(found))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlrun.errors import UsageError
-from rlrun.evidence.scores import Curve, Seeds, read_curve
+from rlrun.evidence.scores import Curve, Seeds, hours_at, read_curve
 from rlrun.evidence.statistics import interquartile_mean
 from rlrun.runs.files import write_out
 
@@ -37,6 +37,7 @@ class GroupCurve:
     :ivar x: timesteps, or hours of training, up to where the shortest of its seeds goes, (points,)
     :ivar centre: interquartile mean over seeds; the value itself for one seed
     :ivar low: lower end of the 95 % bootstrap interval over seeds; None for one seed
+    :ivar longest: where the longest of its seeds ends
     """
 
     name: str
@@ -45,30 +46,46 @@ class GroupCurve:
     centre: np.ndarray
     low: np.ndarray | None
     high: np.ndarray | None
+    longest: float
 
 
 def group_curve(group: Seeds, what: str, axis: str = "timesteps") -> GroupCurve | None:
     """The curves of a group's seeds on one grid, read between their points; None when there are none.
 
-    :param axis: ``timesteps`` or ``hours``
+    :param axis: ``timesteps``, or ``hours``: how long the seeds took to these timesteps, on average
     """
-    curves = [curve for run in group.runs if (curve := read_curve(run, what, axis)) is not None]
+    found = [(run, curve) for run in group.runs if (curve := read_curve(run, what)) is not None]
+    if axis == "hours":
+        found = [(run, curve) for run, curve in found if hours_at(run.path, curve.x) is not None]
+    curves = [curve for _, curve in found]
     if not curves:
         return None
     begin = max(curve.x[0] for curve in curves)
-    end = min(curve.x[-1] for curve in curves)
+    end, longest = (choose(curve.x[-1] for curve in curves) for choose in (min, max))
     if end < begin:
         return None
     grid = _grid(curves, begin, end)
     values = np.stack([np.interp(grid, curve.x, curve.values) for curve in curves])
     centre = np.asarray(interquartile_mean(values, axis=0))
-    if len(curves) == 1:
-        return GroupCurve(group.name, 1, grid, centre, None, None)
-    chosen = np.random.default_rng(0).integers(len(curves), size=(_RESAMPLES, len(curves)))
+    low, high = _interval(values) if len(curves) > 1 else (None, None)
+    if axis == "hours":
+        clocks = [hours for run, _ in found if (hours := hours_at(run.path, grid)) is not None]
+        grid = np.mean(clocks, axis=0)
+        longest = grid[-1] * longest / end
+    return GroupCurve(group.name, len(curves), grid, centre, low, high, float(longest))
+
+
+def _interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 95 % bootstrap interval of the interquartile mean over seeds.
+
+    :param values: (seeds, points)
+    :return: its lower and upper ends, (points,) each
+    """
+    chosen = np.random.default_rng(0).integers(len(values), size=(_RESAMPLES, len(values)))
     blocks = np.array_split(values, math.ceil(values.size * _RESAMPLES / _MOST_NUMBERS), axis=1)
     resampled = [np.asarray(interquartile_mean(block[chosen], axis=1)) for block in blocks if block.size]
     low, high = np.percentile(np.concatenate(resampled, axis=1), (2.5, 97.5), axis=0)
-    return GroupCurve(group.name, len(curves), grid, centre, low, high)
+    return low, high
 
 
 def _grid(curves: Sequence[Curve], begin: float, end: float) -> np.ndarray:
@@ -84,17 +101,21 @@ def draw(groups: Sequence[Seeds], out: Path, what: str = "evaluation", axis: str
     :param out: a PNG, SVG or PDF
     :param what: ``evaluation``, ``training`` or ``success``
     :param axis: ``timesteps`` or ``hours``
-    :return: what was drawn
+    :return: a curve of each group; without points where it recorded nothing of the kind
     :raises UsageError: when there is nothing to draw
     """
     if out.suffix.lower() not in FORMATS:
         raise UsageError(f"{out} is no name for a picture.", f"Let it end in {', '.join(FORMATS)}.")
-    curves = [curve for group in groups if (curve := group_curve(group, what, axis)) is not None]
+    found = [(group, group_curve(group, what, axis)) for group in groups]
+    curves = [curve for _, curve in found if curve is not None]
+    if not curves and axis == "hours" and any(group_curve(group, what) is not None for group in groups):
+        raise UsageError("None of these runs recorded its hours of training.", "--x timesteps draws them.")
     if not curves:
         hint = "Evaluations need evaluation.every in the config; --what training draws the training episodes."
         raise UsageError(f"None of these runs has a curve of its {KINDS[what]}.", hint)
     _save(curves, KINDS[what], out, axis)
-    return curves
+    nothing = np.zeros(0)
+    return [curve or GroupCurve(group.name, 0, nothing, nothing, None, None, 0.0) for group, curve in found]
 
 
 def _save(curves: Sequence[GroupCurve], label: str, out: Path, axis: str) -> None:

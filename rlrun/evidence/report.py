@@ -26,7 +26,7 @@ from rlrun.evidence.why import why
 from rlrun.runs.directory import CONFIG, RunDirectory
 from rlrun.runs.files import write_out
 from rlrun.runs.provenance import versions
-from rlrun.runs.summary import status_of, stored_results
+from rlrun.runs.summary import final_result, status_of
 from rlrun.words import duration, number, size
 
 PAGE = Path(__file__).parent / "page"
@@ -243,8 +243,7 @@ def _bars(counts: np.ndarray, edges: np.ndarray) -> list[dict[str, Any]]:
 def _final_returns(run: Seed) -> list[float]:
     if not (run.path / CONFIG).is_file():
         return []
-    final = (stored_results(RunDirectory(run.path)) or {}).get("final")
-    values = final.get("returns") if isinstance(final, dict) else None
+    values = (final_result(RunDirectory(run.path)) or {}).get("returns")
     return [float(value) for value in values or () if isinstance(value, int | float) and np.isfinite(value)]
 
 
@@ -275,7 +274,8 @@ def _runs(groups: Sequence[Seeds]) -> Table:
 def _run_cells(group: Seeds, run: Seed) -> tuple[Any, ...]:
     score = "-" if run.score is None else number(run.score)
     if not (run.path / CONFIG).is_file():
-        return group.name, run.path, "-", "-", "-", "-", score
+        length = "-" if run.timesteps is None else f"{run.timesteps:,}"
+        return group.name, run.path, "-" if run.seed is None else run.seed, "-", length, "-", score
     directory = RunDirectory(run.path)
     manifest = directory.manifest()
     steps, seconds = manifest.get("timesteps") or 0, manifest.get("seconds") or 0.0

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,14 @@ import numpy as np
 from rlrun.config.loading import dotted, leaves
 from rlrun.config.locate import folder_name
 from rlrun.config.schema import Config
-from rlrun.errors import UsageError
-from rlrun.runs.directory import CONFIG, RunDirectory, find_run, iterate_runs
-from rlrun.runs.groups import find_group, is_group, read_group
-from rlrun.runs.summary import stored_results
+from rlrun.config.yaml import read_zoo_yaml
+from rlrun.errors import RlrunError, UsageError
+from rlrun.runs.directory import CONFIG, RunDirectory, find_run
+from rlrun.runs.groups import Group, find_group, is_group, read_group
+from rlrun.runs.summary import final_result
 
+ZOO_EVALUATIONS = "evaluations.npz"
+TRIALS = "trials"  # a folder of a study
 _LAST = 100  # episodes of a Monitor file that count as its score
 _UNALIKE = ("seed", "threads", "device", "max_time", "search")  # may differ within a group
 
@@ -31,7 +35,7 @@ _UNALIKE = ("seed", "threads", "device", "max_time", "search")  # may differ wit
 class Curve:
     """A learning curve of one seed.
 
-    :ivar x: ascending timesteps, or hours of training, (points,)
+    :ivar x: ascending timesteps, (points,)
     :ivar values: (points,)
     """
 
@@ -44,13 +48,17 @@ class Seed:
     """One training run, wherever it comes from.
 
     :ivar score: mean return of its final agent's evaluation; None while there is none
-    :ivar config: its resolved config without what may differ within a group; empty when it is not known
+    :ivar config: its resolved config without what may differ within a group; of a log, its env and name
+    :ivar timesteps: that it was to train for, or that a log has; None where its budget is of episodes
+    :ivar is_of_training: the score is not an evaluation's, but of the last episodes of training
     """
 
     path: Path
     seed: int | None
     score: float | None
     config: dict[str, Any] = field(default_factory=dict)
+    timesteps: int | None = None
+    is_of_training: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,26 +142,48 @@ def _read(text: str, root: Path) -> list[Seed]:
         return [_monitor_seed(path)]
     if path.is_dir():
         if is_group(path):
-            return [read_seed(run) for run in read_group(path).runs()]
+            return _members(read_group(path))
         if (path / CONFIG).is_file():
             return [read_seed(RunDirectory.open(path))]
-        if (path / "evaluations.npz").is_file() or list(path.glob("*.monitor.csv")):
+        if (path / ZOO_EVALUATIONS).is_file() or list(path.glob("*.monitor.csv")):
             return [_zoo_seed(path)]
-        inside = [read_seed(run) for run in iterate_runs(path)]
-        if inside:
-            return inside
+        inside = [read_seed(run) for run in _runs_below(path)]
+        logs = {file.parent for pattern in (ZOO_EVALUATIONS, "*.monitor.csv") for file in path.rglob(pattern)}
+        if inside or logs:
+            return inside or [_zoo_seed(folder) for folder in sorted(logs)]
         raise UsageError(f"There are no runs in {text}.", "Name a run, a group, or a folder with them.")
     group = find_group(text, root)
-    return [read_seed(run) for run in group.runs()] if group is not None else [read_seed(find_run(text, root))]
+    return _members(group) if group is not None else [read_seed(find_run(text, root))]
+
+
+def _members(group: Group) -> list[Seed]:
+    """The runs of a group, those too that have not begun."""
+    values = {dotted(path): value for path, value in leaves(group.values) if path[0] not in _UNALIKE}
+    return [
+        Seed(group.path / f"s{seed}", seed, None, values, group.values.get("total_timesteps"))
+        if (run := group.run(seed)) is None
+        else read_seed(run)
+        for seed in group.seeds
+    ]
+
+
+def _runs_below(folder: Path) -> list[RunDirectory]:
+    """Every run in a folder, however deep; the trials of a study are none."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != TRIALS)
+        if CONFIG in files:
+            found.append(RunDirectory(Path(place).resolve()))
+            folders.clear()
+    return found
 
 
 def read_seed(run: RunDirectory) -> Seed:
     """A run of rlrun's; its score is the one of its end."""
     config = run.config()
-    results = stored_results(run)
-    final = results.get("final") if results else None
-    score = final.get("mean_return") if isinstance(final, dict) else None
-    return Seed(run.path, config.seed, float(score) if isinstance(score, int | float) else None, comparable(config))
+    final = final_result(run)
+    score = None if final is None else float(final["mean_return"])
+    return Seed(run.path, config.seed, score, comparable(config), config.total_timesteps)
 
 
 def comparable(config: Config) -> dict[str, Any]:
@@ -165,21 +195,35 @@ def comparable(config: Config) -> dict[str, Any]:
 def _zoo_seed(folder: Path) -> Seed:
     """A log folder of RL Zoo's, or any with Monitor files: the last evaluation, else the last training episodes."""
     files = sorted(folder.glob("*.monitor.csv"))
-    evaluations = folder / "evaluations.npz"
-    if evaluations.is_file():
-        try:
-            with np.load(evaluations, allow_pickle=False) as archive:
-                results = np.asarray(archive["results"], dtype=np.float64)
-        except (OSError, ValueError, KeyError) as error:
-            raise UsageError(f"{evaluations} cannot be read ({error}).", "Leave it out.") from None
-        score = float(results[-1].mean()) if len(results) else None
-    else:
-        score = _last_mean(files)
-    return Seed(folder, None, score, _log_config(folder, files))
+    seed, config = _log_settings(folder, files)
+    if not (folder / ZOO_EVALUATIONS).is_file():
+        return _of_training(folder, files, config, seed)
+    timesteps, results = _zoo_evaluations(folder)
+    score, last = (float(results[-1].mean()), int(timesteps[-1])) if len(results) else (None, None)
+    return Seed(folder, seed, score, config, last)
 
 
-def _log_config(folder: Path, files: Sequence[Path]) -> dict[str, Any]:
-    """What is known of a log: ``logs/ppo/CartPole-v1_3`` is a seed of ``logs/ppo/CartPole-v1``."""
+def _zoo_evaluations(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Timesteps, (evaluations,), and returns, (evaluations, episodes), of RL Zoo's ``evaluations.npz``.
+
+    :raises UsageError: when it cannot be read
+    """
+    file = folder / ZOO_EVALUATIONS
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            timesteps, results = (np.asarray(archive[name], dtype=np.float64) for name in ("timesteps", "results"))
+        if results.ndim != 2 or len(timesteps) != len(results):
+            raise ValueError(f"its arrays have the shapes {timesteps.shape} and {results.shape}")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{file} cannot be read ({error}).", "Leave it out.") from None
+    return timesteps, results
+
+
+def _log_settings(folder: Path, files: Sequence[Path]) -> tuple[int | None, dict[str, Any]]:
+    """The seed of a log, and what is known of it: ``logs/ppo/CartPole-v1_3`` belongs to ``logs/ppo/CartPole-v1``.
+
+    RL Zoo numbers its trainings of an env, whatever their settings, and writes these into a folder of the env's name.
+    """
     resolved = folder.resolve()
     name, _, number = resolved.name.rpartition("_")
     is_numbered = bool(name) and number.isdigit()
@@ -187,12 +231,26 @@ def _log_config(folder: Path, files: Sequence[Path]) -> dict[str, Any]:
     envs = [env for file in files if (env := _monitor_env(file))]
     if not envs and is_numbered and re.search(r"-v\d+$", name):
         envs = [name]
-    return {**found, "env.id": envs[0]} if envs else found
+    if envs:
+        found["env.id"] = envs[0]
+    settings = (_zoo_yaml(file) for file in sorted(folder.glob("*/config.yml")))
+    found.update({f"hyperparameters.{key}": value for written in settings for key, value in written.items()})
+    seeds = [_zoo_yaml(file).get("seed") for file in sorted(folder.glob("*/args.yml"))]
+    return next((seed for seed in seeds if isinstance(seed, int) and seed >= 0), None), found
+
+
+def _zoo_yaml(file: Path) -> dict[str, Any]:
+    try:
+        found = read_zoo_yaml(file).value
+    except (RlrunError, OSError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _monitor_seed(file: Path) -> Seed:
     files = _files_of_run(file)
-    return Seed(files[0], None, _last_mean(files), _log_config(file.parent, files))
+    seed, config = _log_settings(file.parent, files)
+    return _of_training(files[0], files, config, seed if len(files) > 1 or file.name.startswith("0.") else None)
 
 
 def _files_of_run(file: Path) -> list[Path]:
@@ -202,10 +260,13 @@ def _files_of_run(file: Path) -> list[Path]:
     return sorted(other for other in file.parent.glob("*.monitor.csv") if other.name.partition(".")[0].isdigit())
 
 
-def _last_mean(files: Sequence[Path]) -> float | None:
-    """Mean return of the last episodes, over all envs of a run."""
-    returns = [value for _, value in sorted(row for file in files for row in _monitor_rows(file))]
-    return float(np.mean(returns[-_LAST:])) if returns else None
+def _of_training(path: Path, files: Sequence[Path], config: dict[str, Any], seed: int | None) -> Seed:
+    """A run of which only training episodes are known: the mean of the last ones, over all of its envs."""
+    rows = sorted(row for file in files for row in _monitor_rows(file))
+    if not rows:
+        return Seed(path, seed, None, config)
+    score = float(np.mean([value for _, value in rows][-_LAST:]))
+    return Seed(path, seed, score, config, rows[-1][0] * len(files), is_of_training=True)
 
 
 def _monitor_env(file: Path) -> str | None:
@@ -219,16 +280,21 @@ def _monitor_env(file: Path) -> str | None:
 
 
 def _monitor_rows(file: Path) -> list[tuple[int, float]]:
-    """Timesteps at which each episode ended, and its return, of a Monitor CSV."""
+    """Timesteps at which each episode ended, and its return, of a Monitor CSV; a torn last row is passed over."""
     rows, steps = [], 0
     try:
         with file.open(newline="", encoding="utf-8") as stream:
             if not stream.readline().startswith("#"):
                 stream.seek(0)
-            for row in csv.DictReader(stream):
+            written = list(csv.DictReader(stream))
+        for number, row in enumerate(written, 1):
+            try:
                 steps += int(float(row["l"]))
                 rows.append((steps, float(row["r"])))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            except (ValueError, TypeError):
+                if number < len(written):
+                    raise
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
         raise UsageError(f"{file} is no Monitor file ({error}).", "Leave it out.") from None
     return rows
 
@@ -273,29 +339,25 @@ def _name(run: Seed) -> str:
     return "/".join(Path(str(run.config["log"])).parts[-2:]) if "log" in run.config else run.path.name
 
 
-def read_curve(run: Seed, what: str, axis: str = "timesteps") -> Curve | None:
+def read_curve(run: Seed, what: str) -> Curve | None:
     """The learning curve of a run.
 
     :param what: ``evaluation``, ``training`` (means of up to 100 episodes) or ``success``
-    :param axis: ``timesteps``, or ``hours`` of training
     :return: None when nothing of the kind was recorded
     """
-    if (run.path / "evaluations.npz").is_file() and what == "evaluation":
-        with np.load(run.path / "evaluations.npz", allow_pickle=False) as archive:
-            steps, values = np.asarray(archive["timesteps"], dtype=np.float64), np.asarray(archive["results"])
-        curve = Curve(steps, values.mean(axis=1)) if len(steps) else None
-    elif what == "training":
-        curve = _training_curve(run.path)
-    else:
-        curve = _mean_by_timesteps(run.path / "evaluations.csv", "return" if what == "evaluation" else "success")
-    if curve is None or axis == "timesteps":
-        return curve
-    hours = _hours_at(run.path, curve.x)
-    return None if hours is None else Curve(hours, curve.values)
+    if (run.path / ZOO_EVALUATIONS).is_file() and what == "evaluation":
+        steps, values = _zoo_evaluations(run.path)
+        return Curve(steps, values.mean(axis=1)) if len(steps) else None
+    if what == "training":
+        return _training_curve(run.path)
+    return _mean_by_timesteps(run.path / "evaluations.csv", "return" if what == "evaluation" else "success")
 
 
-def _hours_at(path: Path, timesteps: np.ndarray) -> np.ndarray | None:
-    """Hours of training at some timesteps; a resumed run's clock, which began anew, is put after the one before."""
+def hours_at(path: Path, timesteps: np.ndarray) -> np.ndarray | None:
+    """Hours of training that a run took to some timesteps; a resumed run's clock goes on where it was.
+
+    :return: None when it kept no clock
+    """
     found = read_columns(path / "metrics.csv", "timesteps", "time/time_elapsed")
     if found is None:
         return None

@@ -55,7 +55,8 @@ class Comparison:
     """Two groups of seeds.
 
     :ivar difference: mean of the second group minus mean of the first
-    :ivar interval: 95 % bootstrap interval of the difference; None where a group has one seed
+    :ivar interval: 95 % bootstrap interval of the difference, which is wider where several are made; None where a group
+        has one seed
     :ivar p_value: of a permutation test of the difference (two-sided, corrected for the number of comparisons)
     :ivar improvement: probability that a seed of the second group does better than one of the first (ties count half)
     :ivar seeds_needed: about how many seeds a group would need to show a difference as large as the one seen, with a
@@ -84,7 +85,8 @@ def compare(first: str, one: Sequence[float], second: str, other: Sequence[float
     in no more than 5 % of all cases, whatever the scores are distributed like.
 
     :param first: the name of the first group, whose scores are ``one``
-    :param comparisons: how many are made in all; the p-value is multiplied by it (Bonferroni)
+    :param comparisons: how many are made in all; the p-value is multiplied by it, and the interval's share of misses is
+        divided by it (Bonferroni)
     """
     a, b = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     difference = float(b.mean() - a.mean())
@@ -95,7 +97,7 @@ def compare(first: str, one: Sequence[float], second: str, other: Sequence[float
         second=second,
         seeds=(len(a), len(b)),
         difference=difference,
-        interval=_bootstrapped((b, a), _difference) if min(len(a), len(b)) > 1 else None,
+        interval=_bootstrapped((b, a), _difference, comparisons) if min(len(a), len(b)) > 1 else None,
         p_value=p_value,
         improvement=_probability_of_improvement(a, b),
         seeds_needed=needed,
@@ -125,14 +127,15 @@ def _probability_of_improvement(a: np.ndarray, b: np.ndarray) -> float:
     return float(mannwhitneyu(b, a).statistic / (len(a) * len(b)))
 
 
-def _bootstrapped(data: tuple[np.ndarray, ...], statistic: Callable[..., Any]) -> Interval:
-    """95 % percentile bootstrap interval; seeds are resampled within their group."""
+def _bootstrapped(data: tuple[np.ndarray, ...], statistic: Callable[..., Any], comparisons: int = 1) -> Interval:
+    """95 % percentile bootstrap interval, one of so many; seeds are resampled within their group."""
     from scipy.stats import bootstrap
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of scores that are all the same
         rng = np.random.default_rng(0)
-        found = bootstrap(data, statistic, n_resamples=_RESAMPLES, method="percentile", vectorized=True, rng=rng)
+        how = {"n_resamples": _RESAMPLES, "method": "percentile", "vectorized": True, "rng": rng}
+        found = bootstrap(data, statistic, confidence_level=1 - _LEVEL / comparisons, **how)
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
@@ -162,9 +165,10 @@ def _verdict(
     first: str, second: str, a: np.ndarray, b: np.ndarray, p_value: float, needed: int | None, comparisons: int
 ) -> str:
     seeds = f"{len(a)} and {len(b)} seeds" if len(b) > 1 else f"{len(a)} and 1 seed"
+    p = f"p = {p_value:.2g}" + (f", corrected for {comparisons} comparisons" if comparisons > 1 else "")
     if p_value <= _LEVEL:
         better, worse = (second, first) if b.mean() > a.mean() else (first, second)
-        return f"{better} is better than {worse} ({seeds}, p = {p_value:.2g})."
+        return f"{better} is better than {worse} ({seeds}, {p})."
     if np.all(np.concatenate([a, b]) == a[0]):
         return f"No difference: every seed of {first} and {second} has the same score."
     fewest = _fewest_seeds(comparisons)
@@ -172,7 +176,7 @@ def _verdict(
     if min(len(a), len(b)) < 2 or smallest > _LEVEL:
         pair = f"between {first} and {second}"
         return f"No difference {pair} can be shown with {seeds}: at least {fewest} of each are needed for that."
-    text = f"No difference between {first} and {second} can be shown with {seeds} (p = {p_value:.2g})"
+    text = f"No difference between {first} and {second} can be shown with {seeds} ({p})"
     if needed is None:
         return f"{text}; more than {_MOST_SEEDS:,} would be needed for one as small as this."
     return f"{text}; about {max(needed, len(a) + 1, len(b) + 1)} of each would be needed for one as large as seen."

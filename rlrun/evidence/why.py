@@ -14,7 +14,7 @@ from rlrun.config.schema import Config
 from rlrun.errors import RlrunError
 from rlrun.evidence.scores import read_columns, read_table
 from rlrun.runs.directory import RunDirectory
-from rlrun.runs.trust import is_own, named_code
+from rlrun.runs.trust import trusted_import_paths
 from rlrun.words import number
 
 _FEW = 20  # episodes below which nothing can be said of a trend
@@ -23,6 +23,7 @@ _P_VALUE = 0.01
 _SIGMAS = 3.0
 _WITH_REPLAY = ("dqn", "ddpg", "sac", "td3", "tqc")
 _HINDSIGHT = "--set hyperparameters.replay_buffer_class=HerReplayBuffer"
+_JUMP = 1.0  # a KL divergence; healthy runs stay below 0.2
 _WIDEST, _MOST_UNLIKE = 100.0, 1_000.0  # spans of observations that a network can take as they are
 
 
@@ -241,6 +242,15 @@ def _forgotten(logs: Logs) -> Finding | None:
     return Finding("forgotten", float(lost), f"{said}: what was learnt was lost again.", _slower(logs))
 
 
+def _jump(logs: Logs) -> Finding | None:
+    steps, kl = logs.logged("train/approx_kl")
+    if not len(kl) or kl.max() <= _JUMP:
+        return None
+    worst = int(kl.argmax())
+    said = f"An update at {steps[worst]:,.0f} changed the policy altogether: a KL divergence of {kl[worst]:.3g}."
+    return Finding("jump", float(kl[worst]), said, _slower(logs))
+
+
 def _steps_too_large(logs: Logs) -> Finding | None:
     kl, clipped = (logs.logged(f"train/{name}")[1] for name in ("approx_kl", "clip_fraction"))
     if len(kl) < 5:
@@ -319,6 +329,7 @@ _RULES: tuple[Callable[[Logs], Finding | None], ...] = (
     _not_a_number,
     _starts_late,
     _never_successful,
+    _jump,
     _entropy,
     _time_limit,
     _steps_too_large,
@@ -336,17 +347,16 @@ def _observations(logs: Logs, run: RunDirectory) -> Finding | None:
     """Whether the components of the observations are of one size, where nothing makes them so."""
     if logs.config.normalize is not None and logs.config.normalize.norm_obs:
         return None
-    if named_code(logs.config) and not is_own(run):
-        return None  # nothing of it is imported without being asked for
     from rlrun.config.classes import make_importable
     from rlrun.envs.random_play import RandomPlay
     from rlrun.envs.recipe import EnvRecipe
 
-    play, paths = RandomPlay(), run.manifest().get("import_paths") or ()
-    make_importable(paths)
+    play = RandomPlay()
     try:
+        paths = trusted_import_paths(run, logs.config, trust=False, say=lambda words: None)
+        make_importable(paths)
         play.speed(EnvRecipe.from_config(logs.config, tuple(paths)))
-    except RlrunError:  # the env is gone
+    except RlrunError:  # the env is gone, or nothing of it is to be imported without being asked for
         return None
     spans = [span for span, _ in play.spans() if span > 0 and np.isfinite(span)]
     if not spans or (max(spans) <= _WIDEST and max(spans) <= _MOST_UNLIKE * min(spans)):

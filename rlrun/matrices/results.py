@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rlrun.console import note
-from rlrun.errors import RlrunError
 from rlrun.evidence.comparing import NARROW, Compared, compare_scored
 from rlrun.evidence.report import write_page
 from rlrun.evidence.scores import Seed, Seeds, comparable, read_seed
@@ -135,12 +134,14 @@ def write_results(
     :param failures: why runs have none, by name
     """
     rows = tuple(_row(matrix, cell, groups.get(cell.name), root) for cell in matrix.cells)
-    scored = {(row.cell.name, run.seed) for row in rows for run in row.seeds.runs if run.score is not None}
+    lacking = {run.path for row in rows for run in row.seeds.without_score}
+    scored = {(row.cell.name, run.seed) for row in rows for run in row.seeds.runs if run.path not in lacking}
     missing = tuple(f"{cell.name}, seed {seed}" for cell, seed in matrix.runs() if (cell.name, seed) not in scored)
     folder = results_folder(root, matrix.name)
     compared = compare_scored([_by_env_alone(row.seeds) for row in rows]) if any(row.summary for row in rows) else None
-    results = Results(rows, compared, missing, folder / "results.md", _report(rows, folder / "report.html"))
+    results = Results(rows, compared, missing, folder / "results.md")
     write_whole(results.page, _page(matrix, results, command, failures, _where(groups)))
+    results = replace(results, report=_report(rows, folder / "report.html"))
     write_json(folder / "results.json", {"name": matrix.name, "seeds": list(matrix.seeds), **results.as_dict()})
     return results
 
@@ -167,7 +168,8 @@ def _row(matrix: Matrix, cell: Cell, group: Group | None, root: Path) -> Row:
 
 def _by_env_alone(seeds: Seeds) -> Seeds:
     """That budgets differ is the point of a matrix, and no warning."""
-    return replace(seeds, runs=tuple(replace(run, config={"env.id": run.config.get("env.id")}) for run in seeds.runs))
+    alone = (replace(run, config={"env.id": run.config.get("env.id")}, timesteps=None) for run in seeds.runs)
+    return replace(seeds, runs=tuple(alone))
 
 
 def _stored_score(file: Path) -> float | None:
@@ -184,7 +186,7 @@ def _report(rows: Sequence[Row], out: Path) -> Path | None:
         return None
     try:
         return write_page(groups, out)
-    except RlrunError as error:
+    except Exception as error:  # whatever is wrong with a film or a log, the table is there
         note(f"warning: there is no report: {error}")
         return None
 

@@ -26,11 +26,16 @@ _SCRIPT = """\
 # {warning} s before the time limit the script gets SIGTERM; --requeue brings a task back whose node failed.
 #SBATCH --signal=B:TERM@{warning}
 set -u
+run=""
 
 save_and_requeue() {{
-    kill -TERM "$run"
-    wait "$run"
-    code=$?
+    code=143
+    run=${{run:-${{!:-}}}}
+    if [ -n "$run" ]; then  # it may not have begun
+        kill -TERM "$run"
+        wait "$run"
+        code=$?
+    fi
     # 143: it was interrupted, and its state is saved. Queued again, it goes on from there.
     if [ "$code" -eq 143 ]; then
         scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
@@ -38,9 +43,9 @@ save_and_requeue() {{
     exit "$code"
 }}
 
+trap save_and_requeue TERM
 {command} --only "$SLURM_ARRAY_TASK_ID" &
 run=$!
-trap save_and_requeue TERM
 wait "$run"
 """
 

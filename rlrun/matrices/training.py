@@ -29,12 +29,14 @@ class MatrixOutcome:
     :ivar failures: why, by the run's name
     :ivar results: None after ``only``
     :ivar runs: those that were trained, in their order
+    :ivar paths: of these, and of the scores of those that are not trained
     """
 
     matrix: Matrix
     failures: dict[str, str] = field(default_factory=dict)
     results: Results | None = None
     runs: list[Run] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON of ``rlrun matrix --json``."""
@@ -81,7 +83,10 @@ def train_matrix(
     if only is None:
         return MatrixOutcome(matrix, failures, write_results(matrix, groups, root, again, failures))
     directories = [directory for member in members if (directory := member.group.run(member.seed)) is not None]
-    return MatrixOutcome(matrix, failures, runs=[Run(directory) for directory in directories])
+    runs = [Run(directory) for directory in directories]
+    untrained = [untrained_file(root, matrix.name, cell.name, seed) for cell, seed in chosen if cell.is_untrained]
+    paths = [*(run.path for run in runs), *(file for file in untrained if file.is_file())]
+    return MatrixOutcome(matrix, failures, runs=runs, paths=paths)
 
 
 def matrix_slurm(file: str | Path, *, run_dir: str | Path = api.RUNS) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hmac
 import itertools
@@ -12,7 +13,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,10 @@ from rlrun.config.schema import Config
 from rlrun.errors import UsageError, shown
 from rlrun.runs.directory import CONFIG, GROUP, MAY_DIFFER, RunDirectory, checked_name, renamed_to_new, run_folder
 from rlrun.runs.files import os_errors_in_words, write_json
+from rlrun.runs.lock import RunLock
 from rlrun.runs.trust import signature_of
+
+_TO_ADD_SEEDS = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -138,11 +143,29 @@ def ensure_group(root: Path, config: Config, seeds: Sequence[int], import_paths:
             group = existing_group(root, config, name)
             if group is None:
                 raise
-    lacking = [seed for seed in seeds if seed not in group.seeds]
-    if not lacking:
+    if all(seed in group.seeds for seed in seeds):
         return group
-    _write(group.path, [*group.seeds, *lacking], group.import_paths, group.values)
+    with _alone_in(group.path):
+        known = read_group(group.path).seeds
+        _write(group.path, list(dict.fromkeys([*known, *seeds])), group.import_paths, group.values)
     return read_group(group.path)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait for other processes that add seeds to a group."""
+    until = time.monotonic() + _TO_ADD_SEEDS
+    while True:
+        try:
+            lock = RunLock(folder)
+            lock.claim(steal=time.monotonic() > until)
+            break
+        except UsageError:
+            time.sleep(0.05)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _as_signed(content: Mapping[str, Any]) -> bytes:

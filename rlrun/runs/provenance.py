@@ -79,6 +79,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def command_line() -> list[str]:
-    """The command as it was given; ``python -m rlrun`` is ``rlrun`` too."""
+    """The command as it was given; ``python -m rlrun`` is ``rlrun`` too, and a process of a group is its group's."""
     name = Path(sys.argv[0]).name
+    if name == "seeds.py" and len(sys.argv) > 1:  # python -m rlrun.seeds GROUP SEED
+        return ["rlrun", "resume", Path(sys.argv[1]).name]
     return ["rlrun" if name == "__main__.py" else name, *sys.argv[1:]]

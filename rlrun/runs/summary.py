@@ -81,19 +81,37 @@ def listing(run: RunDirectory) -> dict[str, Any]:
 def stored_results(run: RunDirectory) -> dict[str, Any] | None:
     """The evaluations that were made at the run's end; None before."""
     try:
-        return dict(json.loads((run.path / RESULTS).read_text()))
+        found = json.loads((run.path / RESULTS).read_text())
     except (OSError, ValueError):
         return None
+    return found if isinstance(found, dict) else None
+
+
+def final_result(run: RunDirectory) -> dict[str, Any] | None:
+    """The evaluation of a finished run's final agent; None before, and while the run is trained for longer."""
+    final = (stored_results(run) or {}).get("final")
+    if not isinstance(final, dict) or not isinstance(final.get("mean_return"), int | float):
+        return None
+    is_of_the_end = status_of(run) == "finished" and final.get("timesteps") == run.pointer("final")
+    return final if is_of_the_end else None
 
 
 def last_evaluation(path: Path) -> dict[str, Any] | None:
     """The newest evaluation of a run during training, read from evaluations.csv."""
     try:
         with (path / "evaluations.csv").open(newline="", encoding="utf-8") as stream:
-            rows = [row for row in csv.DictReader(stream) if row.get("return")]
-    except OSError:
+            rows = [found for row in csv.DictReader(stream) if (found := _evaluated(row)) is not None]
+    except (OSError, ValueError):
         return None
-    last = [float(row["return"]) for row in rows if row["timesteps"] == rows[-1]["timesteps"]]
+    last = [value for timesteps, value in rows if timesteps == rows[-1][0]]
     if not last:
         return None
-    return {"timesteps": int(rows[-1]["timesteps"]), "mean_return": sum(last) / len(last), "episodes": len(last)}
+    return {"timesteps": rows[-1][0], "mean_return": sum(last) / len(last), "episodes": len(last)}
+
+
+def _evaluated(row: dict[str, Any]) -> tuple[int, float] | None:
+    """Timesteps and return of a row; None for one that was torn by a full disk or a lost machine."""
+    try:
+        return int(row["timesteps"]), float(row["return"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlrun.runs.directory import CONFIG, RunDirectory
-from rlrun.runs.summary import status_of, stored_results
+from rlrun.runs.summary import final_result
 from rlrun.runs.trust import is_own, sign
 from rlrun.tuning.pool import Pool, Worker
 from rlrun.tuning.storage import ATTEMPTS
@@ -74,10 +74,8 @@ class Retest:
     def _is_known(self, candidate: Candidate, seed: int) -> bool:
         """Whether an earlier session has trained it."""
         place = self._subject.folder / "retest" / candidate.name / f"s{seed}"
-        if not (place / CONFIG).is_file() or status_of(RunDirectory(place)) != "finished":
-            return False
-        final = (stored_results(RunDirectory(place)) or {}).get("final")
-        if not isinstance(final, dict) or not isinstance(final.get("mean_return"), int | float):
+        final = final_result(RunDirectory(place)) if (place / CONFIG).is_file() else None
+        if final is None:
             return False
         candidate.scores[seed] = float(final["mean_return"])
         return True

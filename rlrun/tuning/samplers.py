@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hmac
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlrun.config.search import Range
 from rlrun.errors import UsageError, did_you_mean
+from rlrun.runs.trust import signature_of
 from rlrun.tuning.spaces import grid
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 SAMPLERS = ("tpe", "random", "cmaes", "gp", "qmc", "nsgaii", "grid")
 PRUNERS = ("median", "percentile", "halving", "hyperband", "none")
+_SIGNATURE = 64  # characters
 _PRUNER_START = 5  # trials that are never pruned: a median needs some to be one
 
 
@@ -53,7 +56,10 @@ def make_sampler(name: str, space: Mapping[str, Range], trials: int, seed: int, 
         if name == "tpe":
             return samplers.TPESampler(n_startup_trials=first, seed=seed, constant_liar=parallel)
         if name == "cmaes":
-            return samplers.CmaEsSampler(n_startup_trials=first, seed=seed, warn_independent_sampling=False)
+            if signature_of(b"") is None:
+                message = "The sampler cmaes signs what it keeps in its storage, and there is no folder for the key."
+                raise UsageError(message, "Take another sampler, such as tpe.")
+            return _cmaes_sampler(n_startup_trials=first, seed=seed, warn_independent_sampling=False)
         if name == "gp":
             return samplers.GPSampler(n_startup_trials=first, seed=seed)
         if name == "qmc":
@@ -61,6 +67,26 @@ def make_sampler(name: str, space: Mapping[str, Range], trials: int, seed: int, 
         if name == "grid":
             return _grid_sampler(grid(space) or {}, seed)
         return {"random": samplers.RandomSampler, "nsgaii": samplers.NSGAIISampler}[name](seed=seed)
+
+
+def _cmaes_sampler(**settings: Any) -> BaseSampler:
+    from optuna.samplers import CmaEsSampler
+
+    class SignedCmaEs(CmaEsSampler):
+        """Optuna's keeps its state in the storage as a pickle: here that is signed, and no other is loaded."""
+
+        def _split_optimizer_str(self, optimizer_str: str) -> dict[str, str]:
+            return super()._split_optimizer_str(f"{signature_of(optimizer_str.encode())}{optimizer_str}")
+
+        def _concat_optimizer_attrs(self, optimizer_attrs: dict[str, str]) -> str:
+            kept = super()._concat_optimizer_attrs(optimizer_attrs)
+            signature, optimizer_str = kept[:_SIGNATURE], kept[_SIGNATURE:]
+            if not hmac.compare_digest(signature, str(signature_of(optimizer_str.encode()))):
+                message = "The sampler cmaes runs what it reads from its storage, and this is not known to be yours."
+                raise UsageError(message, "Take another sampler, such as tpe.")
+            return optimizer_str
+
+    return SignedCmaEs(**settings)
 
 
 def _grid_sampler(values: Mapping[str, list[Any]], seed: int) -> BaseSampler:

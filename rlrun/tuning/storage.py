@@ -7,7 +7,7 @@ values are put in line again: it does not count, so the study ends with as many 
 
 from __future__ import annotations
 
-import hmac
+import json
 import logging
 import os
 import re
@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 from rlrun.config.loading import dotted, leaves
 from rlrun.errors import UsageError, shown
 from rlrun.runs.lock import Holder
-from rlrun.runs.trust import signature_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
+    from optuna.storages.journal import BaseJournalBackend
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
@@ -35,7 +35,7 @@ JOURNAL = "journal.log"
 ATTEMPTS = 3  # of a trial whose process is killed: its values may be what kills it
 _BEAT = 60.0  # seconds
 # Names of what rlrun keeps with a study or a trial.
-_SETTINGS, _MAKER, _HOLDER, _BEATS = "rlrun:settings", "rlrun:maker", "rlrun:holder", "rlrun:beats"
+_SETTINGS, _HOLDER, _BEATS = "rlrun:settings", "rlrun:holder", "rlrun:beats"
 _SESSION = "rlrun:session"
 _ATTEMPTS_TO_OPEN = 5
 _TO_BE_MADE = 5.0  # seconds that another process may take between making a study and saying what it is
@@ -74,14 +74,9 @@ def open_storage(text: str) -> BaseStorage:
     :raises UsageError: when it cannot be opened
     """
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     try:
-        if is_address(text):
-            return _open_database(text)
-        _mend(Path(text))
-        lock = JournalFileOpenLock(text) if os.name == "nt" else None
-        return JournalStorage(JournalFileBackend(text, lock_obj=lock))
+        return _open_database(text) if is_address(text) else JournalStorage(_journal(text))
     except Exception as error:  # SQLAlchemy, its drivers and broken files raise errors of many kinds
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         hint = "Name a journal file, or an address such as sqlite:///study.db."
@@ -103,20 +98,42 @@ def _open_database(address: str) -> BaseStorage:
     raise AssertionError("unreachable")
 
 
-def _mend(path: Path) -> None:
-    """Remove the torn last line of a journal whose writer was killed; others could not read past it."""
-    from optuna.storages.journal import JournalFileOpenLock, JournalFileSymlinkLock
+def _journal(path: str) -> BaseJournalBackend:
+    """Optuna's journal file, in which a line that was torn by a full disk or a kill is cut off before the next one."""
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
 
-    if not path.is_file() or _ends_well(path):
-        return
-    lock = JournalFileOpenLock(str(path)) if os.name == "nt" else JournalFileSymlinkLock(str(path))
+    lock = JournalFileOpenLock(path) if os.name == "nt" else JournalFileSymlinkLock(path)
+
+    class Journal(JournalFileBackend):
+        """Writes with the lock held, like its parent, which cannot be called with it."""
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+            with _held(lock), open(path, "ab") as file:
+                _cut_torn_line(Path(path))
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
+
+    found = Journal(path, lock_obj=lock)
+    if not _ends_well(Path(path)):  # or it is being written
+        with _held(lock):
+            _cut_torn_line(Path(path))
+    return found
+
+
+@contextmanager
+def _held(lock: Any) -> Iterator[None]:
     lock.acquire()
     try:
-        if not _ends_well(path):  # else it was being written
-            content = path.read_bytes()
-            os.truncate(path, content.rfind(b"\n") + 1)
+        yield
     finally:
         lock.release()
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not _ends_well(path):
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
 
 
 def _ends_well(path: Path) -> bool:
@@ -149,9 +166,6 @@ def open_study(storage: str, name: str, settings: Mapping[str, Any], resume: boo
     opened = open_storage(storage)
     try:
         study = optuna.create_study(storage=opened, study_name=name, direction="maximize")
-        # Only who has made a study signs it: one that was there may hold anything.
-        nonce = secrets.token_hex(8)
-        study.set_user_attr(_MAKER, [nonce, signature_of(_as_signed(storage, name, nonce))])
         study.set_user_attr(_SETTINGS, dict(settings))
     except optuna.exceptions.DuplicatedStudyError:
         if not resume:
@@ -168,12 +182,6 @@ def open_study(storage: str, name: str, settings: Mapping[str, Any], resume: boo
     return study
 
 
-def _as_signed(storage: str, name: str, nonce: str) -> bytes:
-    # With the place: a study of one's own that someone sends back may hold what that one wrote into it.
-    place = f"{storage} {os.getcwd()}" if is_address(storage) else os.path.abspath(storage)
-    return "\n".join((place, name, nonce)).encode()
-
-
 def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
     old, new = ({dotted(path): value for path, value in leaves(settings)} for settings in (before, now))
     changed = next((key for key in {**old, **new} if old.get(key) != new.get(key)), None)
@@ -181,19 +189,6 @@ def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], name: str) 
         values = f"{shown(old.get(changed))}, not {shown(new.get(changed))}"
         message = f"The study {name} has another {changed.removeprefix('config.')}: {values}."
         raise UsageError(message, "Go on with the study's own settings, or choose another --name.")
-
-
-def require_own(study: Study, storage: str) -> None:
-    """Refuse a storage that this user did not make: CMA-ES keeps its state there as a pickle, and loads it again.
-
-    :raises UsageError: when another made it, or it was moved
-    """
-    nonce, signed = (*study.user_attrs.get(_MAKER, ()), None, None)[:2]
-    own = signature_of(_as_signed(storage, study.study_name, str(nonce)))
-    if own is None or not hmac.compare_digest(own, str(signed)):
-        place = shown_storage(storage)
-        message = f"The sampler cmaes runs what it reads from its storage, and {place} is not known to be yours."
-        raise UsageError(message, "Take another sampler, such as tpe.")
 
 
 class Ledger:

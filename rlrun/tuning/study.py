@@ -39,7 +39,6 @@ from rlrun.tuning.storage import (
     join,
     open_study,
     quiet,
-    require_own,
     shown_storage,
 )
 from rlrun.tuning.subject import Subject
@@ -234,8 +233,6 @@ def _open(
         with quiet():
             shared = subject.shared_settings(settings.seeds_per_trial)
             study = open_study(place, subject.folder.name, shared, resume)
-            if settings.sampler == "cmaes":
-                require_own(study, place)
             count = len(study.get_trials(deepcopy=False))
             seed, steps = subject.sampler_seed(count, join(study)), subject.steps_per_seed * settings.seeds_per_trial
             sampler = make_sampler(settings.sampler, subject.space, settings.trials, seed, settings.jobs > 1)
@@ -353,7 +350,7 @@ class _Session:
     def _candidates(self) -> list[Candidate]:
         """The config's own values and the best trials."""
         best = best_first(self._counting())[: max(1, self._settings.retest)]
-        found = [Candidate(f"trial-{t.number}", t.number, dict(t.user_attrs[VALUES])) for t in best]
+        found = [Candidate(f"trial-{t.number}", t.number, self._subject.values_of(t.params)) for t in best]
         return [Candidate(DEFAULTS, None, {}), *found]
 
     def _test_again(self, pool: Pool, candidates: list[Candidate]) -> None:

@@ -13,6 +13,7 @@ from rlrun.config.loading import read_source
 from rlrun.config.schema import Config
 from rlrun.config.search import Range
 from rlrun.envs.seeding import Stream, draw_seeds, endless_seeds
+from rlrun.errors import UsageError
 from rlrun.run import validated
 from rlrun.training.plan import Plan
 from rlrun.training.searching import with_values
@@ -84,6 +85,17 @@ class Subject:
         """
         values = {key: self.space[key].value(number) for key, number in drawn.items()}
         return {**values, **repairs(self.plan.algorithm, values, self.config(values))}
+
+    def values_of(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The same for what a storage says was drawn, which others may have written.
+
+        :raises UsageError: when nothing of the kind can have been drawn
+        """
+        try:
+            return self.completed({key: params[key] for key in self.space})
+        except (KeyError, ValueError, TypeError, StopIteration) as error:
+            message = f"A trial of the study {self.folder.name} has values that its search space lacks ({error!r})."
+            raise UsageError(message, "Choose another --name.") from None
 
     def config(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The config as the user wrote it, with some values replaced: it trains as it is."""

@@ -24,9 +24,10 @@ from rlrun.errors import Interrupted, RlrunError, UsageError
 from rlrun.evaluation.statistics import Evaluation
 from rlrun.processes import end_with_parent
 from rlrun.run import Run
-from rlrun.runs.directory import CHECKPOINTS, RunDirectory, run_folder
+from rlrun.runs.directory import CHECKPOINTS, MAY_DIFFER, RunDirectory, run_folder
 from rlrun.runs.lock import holder_of
-from rlrun.training.plan import make_plan
+from rlrun.runs.trust import is_own
+from rlrun.training.plan import Plan, make_plan
 from rlrun.training.progress import Silent
 from rlrun.training.train import start
 from rlrun.training.trial import TrialBoundary
@@ -86,6 +87,7 @@ def train_again(task: Mapping[str, Any]) -> Answer:
     place = run_folder(Path(task["root"]), plan.config) / task["group"] / task["name"]
     try:
         if place.is_dir():
+            _require_same(RunDirectory.open(place), plan)
             lost = bool(task.get("lost"))
             run = Run(RunDirectory.open(place)).resume(progress=False, trust=True, exact=lost, steal=lost)
         else:
@@ -98,6 +100,18 @@ def train_again(task: Mapping[str, Any]) -> Answer:
     if final is None or not math.isfinite(final["mean_return"]):
         return {"failed": "its evaluation gave no finite return"}
     return {"done": final["mean_return"], "run": str(run.path)}
+
+
+def _require_same(run: RunDirectory, plan: Plan) -> None:
+    """A run that is there already is gone on with, and trusted, where it is what the study would have trained.
+
+    :raises UsageError: when it is another one, which somebody else may have put there
+    """
+    paths = tuple(run.manifest().get("import_paths") or ())
+    both = (run.config(), plan.config)
+    before, now = (config.model_dump(by_alias=True, mode="json", exclude=set(MAY_DIFFER)) for config in both)
+    if before != now or not (is_own(run) or paths == plan.import_paths):
+        raise UsageError(f"{run.path} is there already, and trains something else.", "Move it away.")
 
 
 def perform(task: Mapping[str, Any], ask: Callable[[Answer], Mapping[str, Any]]) -> Answer:

@@ -15,10 +15,11 @@ import pytest
 import rlrun
 from rlrun.errors import UsageError
 from rlrun.evidence import curves
-from rlrun.evidence.comparing import compare_groups, compare_scored
+from rlrun.evidence.comparing import compare_scored
 from rlrun.evidence.curves import group_curve
-from rlrun.evidence.scores import Seed, Seeds, _names, collect, read_curve
+from rlrun.evidence.scores import Seed, Seeds, _names, collect, read_curve, read_seed
 from rlrun.runs.files import write_json
+from rlrun.runs.summary import last_evaluation
 
 pytestmark = pytest.mark.usefixtures("folder")
 CONFIG: dict[str, Any] = {
@@ -34,7 +35,7 @@ def run_with(score: float | None, name: str, seed: int, **changes: Any) -> Path:
     """A short run whose stored result is another."""
     path = rlrun.train({**CONFIG, **changes, "seed": seed}, name=name, progress=False).path
     if score is not None:
-        values = {"timesteps": 20, "mean_return": score}
+        values = {"timesteps": rlrun.open_run(path).directory.pointer("final"), "mean_return": score}
         write_json(path / "results.json", {"final": values, "best": values})
     return path
 
@@ -79,11 +80,80 @@ def test_what_is_missing_or_unequal_is_said(rlrun_command: Callable[..., Any]):
     outcome = rlrun_command("compare", "runs")
     assert outcome.code == 0
     assert "unscored has no score yet" in outcome.err
-    assert "The budgets differ: 20, 40 timesteps." in outcome.err
+    assert "The budgets differ: 20 to 40 timesteps." in outcome.err
     assert rlrun_command("compare", str(path)).code == 2
     for text in ("nothing", "x=nothing*"):
         refused = rlrun_command("compare", text)
         assert (refused.code, refused.out) == (2, "")
+
+
+def test_a_folder_in_the_middle_of_runs_holds_all_runs_below_it():
+    alone = run_with(1.0, "alone", 0)
+    group = rlrun.train_seeds(CONFIG, seeds=[1, 2], name="group", jobs=1, progress=False).group
+    for folder in ("runs", "runs/CartPole-v1", "runs/CartPole-v1/a2c"):
+        (found,) = collect([folder], Path("runs"))
+        assert {run.path for run in found.runs} == {alone.resolve(), *(run.path for run in group.runs())}
+    trial = Path("runs/CartPole-v1/a2c/study/trials/0/s1")
+    trial.parent.mkdir(parents=True)
+    alone.rename(trial)
+    (found,) = collect(["runs/CartPole-v1"], Path("runs"))
+    assert {run.seed for run in found.runs} == {1, 2}
+
+
+def test_the_score_of_an_earlier_budget_is_none_of_the_longer_run():
+    path = run_with(1.0, "a", 0)
+    directory = rlrun.open_run(path).directory
+    assert read_seed(directory).score == 1.0
+    directory.update_manifest({"status": "interrupted"})  # `resume --timesteps` went on with it
+    assert read_seed(directory).score is None
+    directory.update_manifest({"status": "finished"})
+    directory.point("final", 40)
+    assert read_seed(directory).score is None
+
+
+def test_seeds_that_have_not_begun_are_named_and_eval_does_without_them(rlrun_command: Callable[..., Any]):
+    group = rlrun.train_seeds(CONFIG, seeds=[0, 1, 2], name="group", jobs=1, progress=False).group
+    (group.path / "s1").rename(group.path / ".s1.tmp")
+    rlrun.open_run(group.path / "s2").directory.update_manifest({"status": "failed"})
+    said = rlrun_command("compare", "group")
+    assert "s2 have no score yet and do not count." in said.err
+    assert f"{group.path}/s1" in said.err
+    assert "1 of 3 runs failed, so that the others look too good." in said.err
+    found = rlrun_command("eval", "group", "--episodes", "2", "--json")
+    assert [run["training_seed"] for run in json.loads(found.out)["runs"]] == [0]
+    assert "s2 is failed, so it has no final agent" in found.err
+    rlrun.open_run(group.path / "s0").directory.update_manifest({"status": "interrupted"})
+    assert rlrun_command("eval", "group").code == 2
+
+
+def test_every_agent_can_play_the_same_episodes_anew(rlrun_command: Callable[..., Any]):
+    for seed in range(2):
+        run_with(-1.0, f"a{seed}", seed)
+    found = json.loads(rlrun_command("compare", "runs", "--episodes", "3", "--json").out)
+    (group,) = found["groups"].values()
+    runs = [rlrun.open_run(f"a{seed}") for seed in range(2)]
+    expected = [run.evaluate(3, seed=0, checkpoint="final").evaluation.mean_return for run in runs]
+    assert [run["score"] for run in group["runs"]] == expected
+
+
+def test_runs_of_unlike_settings_under_one_name_and_unlike_envs_are_said():
+    run_with(1.0, "a", 0)
+    run_with(2.0, "b", 1, hyperparameters={"gamma": 0.9})
+    run_with(3.0, "c", 1, env={"id": "CartPole-v1", "n_envs": 1, "kwargs": {"sutton_barto_reward": True}})
+    warnings = rlrun.compare("x=runs/*/*/[ab]").warnings
+    assert "x: its runs differ in more than their seed: hyperparameters.gamma." in warnings
+    warnings = rlrun.compare("a", "c").warnings
+    assert "The groups differ in env.kwargs.sutton_barto_reward: are their returns of one kind?" in warnings
+
+
+def test_a_torn_row_of_the_evaluations_is_passed_over():
+    path = run_with(1.0, "a", 0)
+    before = last_evaluation(path)
+    with (path / "evaluations.csv").open("a") as stream:
+        stream.write("20,0,17,-")
+    assert last_evaluation(path) == before
+    (path / "results.json").write_text("null")
+    assert read_seed(rlrun.open_run(path).directory).score is None
 
 
 def zoo_log(folder: Path, score: float) -> Path:
@@ -106,6 +176,49 @@ def test_logs_of_rl_zoo_and_of_monitor_have_scores_too():
         collect(["logs/ppo/*"], Path("runs"))
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"no"])
+def test_a_damaged_log_is_refused_in_a_sentence(content: bytes):
+    zoo_log(Path("logs/CartPole-v1_1"), 1.0)
+    Path("logs/CartPole-v1_1/evaluations.npz").write_bytes(content)
+    with pytest.raises(UsageError, match="cannot be read"):
+        collect(["logs/*"], Path("runs"))
+    np.savez("logs/CartPole-v1_1/evaluations.npz", results=np.zeros((2, 5)))
+    with pytest.raises(UsageError, match="cannot be read"):
+        collect(["logs/*"], Path("runs"))
+
+
+def test_a_monitor_file_that_is_being_written_counts_without_its_torn_row():
+    monitor_file(Path("x.monitor.csv"), [1.0, 3.0])
+    whole = Path("x.monitor.csv").read_text()
+    Path("x.monitor.csv").write_text(whole + "7.")
+    assert collect(["x.monitor.csv"], Path("runs"))[0].scores == [2.0]
+    Path("x.monitor.csv").write_text(whole + "7.,inf,1\n1,1,1\n")
+    with pytest.raises(UsageError, match="is no Monitor file"):
+        collect(["x.monitor.csv"], Path("runs"))
+
+
+def test_trainings_of_rl_zoo_are_put_together_by_what_they_were_trained_with(rlrun_command: Callable[..., Any]):
+    dumped = "!!python/object/apply:collections.OrderedDict\n- - - gamma\n    - {}\n"
+    for index, (gamma, seed) in enumerate([(0.9, 1), (0.9, 2), (0.99, 1), (0.99, 1)]):
+        folder = zoo_log(Path(f"logs/ppo/CartPole-v1_{index}"), float(index)) / "CartPole-v1"
+        folder.mkdir()
+        (folder / "config.yml").write_text(dumped.format(gamma))
+        (folder / "args.yml").write_text(dumped.replace("gamma", "seed").format(seed))
+    one, other = collect(["logs"], Path("runs"))
+    assert [run.seed for run in one.runs] == [1, 2]
+    assert ([run.seed for run in other.runs], len(other.repeated)) == ([1], 1)
+    assert one.name == "ppo/CartPole-v1 hyperparameters.gamma=0.9"
+
+
+def test_budgets_of_logs_and_scores_of_training_are_said(rlrun_command: Callable[..., Any]):
+    zoo_log(Path("logs/ppo/CartPole-v1_1"), 1.0)
+    monitor_file(Path("own/x.monitor.csv"), [1.0] * 100, steps=50)
+    said = rlrun_command("compare", "logs", "own")
+    assert "The budgets differ: 30 to 5,000 timesteps." in said.err
+    assert "The scores of " in said.err
+    assert "are of training episodes" in said.err
+
+
 def monitor_file(file: Path, returns: list[float], env: str = "CartPole-v1", steps: int = 5) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     rows = "".join(f"{value},{steps},0.1\n" for value in returns)
@@ -117,7 +230,7 @@ def test_logs_are_compared_where_they_are_of_one_env():
         monitor_file(Path(f"logs/ppo/CartPole-v1_{index}/0.monitor.csv"), [1.0 + index])
         monitor_file(Path(f"logs/a2c/CartPole-v1_{index}/0.monitor.csv"), [11.0 + index])
         monitor_file(Path(f"logs/ppo/Pendulum-v1_{index}/0.monitor.csv"), [-99.0], "Pendulum-v1")
-    found = compare_groups(["logs/*/*"], Path("runs"))
+    found = rlrun.compare("logs/*/*")
     assert [group.name for group in found.groups] == ["a2c/CartPole-v1", "ppo/CartPole-v1", "ppo/Pendulum-v1"]
     assert [(pair.first, pair.second) for pair in found.comparisons] == [("a2c/CartPole-v1", "ppo/CartPole-v1")]
     with pytest.raises(UsageError, match="x has runs on CartPole-v1 and on Pendulum-v1"):
@@ -130,10 +243,10 @@ def test_the_env_of_a_log_without_monitor_files_is_in_its_folders_name():
     monitor_file(Path("own/x.monitor.csv"), [1.0], "ALE/Pong-v5")
     pong, mine, own = collect(["logs/ppo/ALE-Pong-v5_1", "mine/second", "own/x.monitor.csv"], Path("runs"))
     assert (pong.env, mine.env, own.env) == ("ALE-Pong-v5", "", "ALE/Pong-v5")
-    compared = compare_groups(["logs/ppo/ALE-Pong-v5_1", "own/x.monitor.csv"], Path("runs"))
+    compared = rlrun.compare("logs/ppo/ALE-Pong-v5_1", "own/x.monitor.csv")
     assert len(compared.comparisons) == 1
     zoo_log(Path("mine/third"), 2.0)
-    warnings = compare_groups(["mine/*"], Path("runs")).warnings
+    warnings = rlrun.compare("mine/*").warnings
     assert "The env of mine/second and mine/third is not recorded; it is taken to be the same one." in warnings
 
 
@@ -193,6 +306,32 @@ def test_curves_of_unequal_length_end_with_the_shortest_and_are_read_between_poi
     assert curve.low is not None
     assert curve.high is not None
     assert np.all((curve.low <= curve.centre) & (curve.centre <= curve.high))
+
+
+def test_hours_are_those_that_the_seeds_took_on_average(folder: Path, rlrun_command: Callable[..., Any]):
+    group = curves_in(folder, [(100, 1.0), (200, 2.0)], [(100, 1.0), (200, 2.0)])
+    for run, hours in zip(group.runs, (2, 4), strict=True):
+        (run.path / "metrics.csv").write_text(f"timesteps,time/time_elapsed\n200,{hours * 3600}\n")
+    curve = group_curve(group, "evaluation", "hours")
+    assert curve is not None
+    assert curve.x.tolist() == [1.5, 3.0]
+    assert curve.centre.tolist() == [1.0, 2.0]
+    zoo_log(Path("logs/CartPole-v1_1"), 1.0)
+    refused = rlrun_command("plot", "logs", "--x", "hours")
+    assert (refused.code, "recorded its hours" in refused.err) == (2, True)
+
+
+def test_a_curve_that_ends_early_or_is_missing_is_said(rlrun_command: Callable[..., Any]):
+    for index, points in enumerate((3, 5)):
+        steps = np.arange(1, points + 1) * 10
+        folder = Path(f"logs/ppo/CartPole-v1_{index}")
+        folder.mkdir(parents=True)
+        np.savez(folder / "evaluations.npz", timesteps=steps, results=np.ones((points, 2)))
+    monitor_file(Path("own/x.monitor.csv"), [1.0])
+    said = rlrun_command("plot", "logs", "own", "--out", "c.png")
+    assert said.code == 0, said.err
+    assert "ppo/CartPole-v1 is drawn as far as the shortest of its seeds goes: 30 of 50 timesteps." in said.err
+    assert "has no such curve" in said.err
 
 
 def test_the_interval_is_the_same_in_blocks(folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -269,5 +408,5 @@ def test_the_same_training_again_is_no_new_seed_and_a_score_that_is_no_number_do
     assert sorted(len(group.scores) for group in found.groups) == [1, 3]
     assert "p = " not in found.verdict
     words = " ".join(found.warnings)
-    assert "3 runs repeat a seed" in words
+    assert "3 runs repeat the seed" in words
     assert "has no score yet" in words

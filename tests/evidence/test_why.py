@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ CASES: dict[str, tuple[dict[str, Any], float]] = {
     "never_successful": ({"returns": STUCK, "success": "0"}, 200),
     "entropy": ({"returns": STUCK, "train__entropy_loss": [*np.linspace(-0.69, -0.01, 40), *np.full(60, -0.01)]}, 0.04),
     "time_limit": ({"returns": STUCK, "lengths": [200.0] * 200}, 1.0),
+    "jump": ({"returns": LEARNT, "train__approx_kl": [133.0, *[0.0] * 99]}, 133.0),
     "steps_too_large": ({"returns": LEARNT, "train__approx_kl": [0.3] * 100, "train__clip_fraction": [0.6] * 100}, 0.3),
     "critic_grows": ({"returns": STUCK, "train__value_loss": np.geomspace(1, 1e6, 100)}, 31_000),
     "critic_explains_nothing": ({"returns": STUCK, "train__explained_variance": [-0.5] * 100}, -0.5),
@@ -181,6 +183,14 @@ def test_observations_of_very_unlike_scales_are_seen(folder: Path, rlrun_command
     assert "normalize" in rules["observations"]["advice"]
     normalized = rlrun.train({**config, "normalize": True}, progress=False)
     assert rlrun_command("why", str(normalized.path)).out.strip() == "Nothing looks wrong."
+
+
+def test_why_takes_no_folder_from_a_stranger(folder: Path):
+    config = {"algo": "a2c", "env": {"id": "CartPole-v1"}, "total_timesteps": 20, "trackers": []}
+    run = rlrun.train(config, progress=False)
+    run.directory.update_manifest({"import_paths": [str(folder / "evil")], "signature": "x"})
+    why(run.directory, play=True)
+    assert str(folder / "evil") not in sys.path
 
 
 def test_a_finding_is_plain_data():

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -23,11 +24,15 @@ import rlrun
 from rlrun.config.search import parse_range
 from rlrun.errors import RlrunError, UsageError
 from rlrun.training.plan import make_plan
+from rlrun.tuning import samplers
 from rlrun.tuning.pool import Pool
 from rlrun.tuning.retest import DEFAULTS, Candidate
-from rlrun.tuning.storage import Ledger, best_first, join, open_storage, open_study, quiet, require_own, shown_storage
+from rlrun.tuning.samplers import make_sampler
+from rlrun.tuning.spaces import distribution
+from rlrun.tuning.storage import Ledger, best_first, join, open_storage, open_study, quiet, shown_storage
 from rlrun.tuning.study import _comparison, _verdict
 from rlrun.tuning.subject import Subject
+from rlrun.tuning.worker import perform
 
 pytestmark = pytest.mark.usefixtures("folder")
 CONFIG = """
@@ -252,16 +257,91 @@ def test_values_that_kill_every_process_fail_in_the_end() -> None:
         assert counting.user_attrs["reason"] == "killed, 3 times"
 
 
-def test_cmaes_reads_no_storage_that_this_user_did_not_make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_line_that_was_torn_while_others_use_the_journal_is_cut_off_before_the_next_one() -> None:
+    with quiet():
+        ledger = Ledger(open_study("journal.log", "s", {}, resume=False))
+        ledger.begin(9, {})
+        with Path("journal.log").open("ab") as stream:
+            stream.write(b'{"op_code": 4, "work')
+        ledger.begin(9, {})
+        assert len(ledger.counting()) == 2
+        assert len(Ledger(open_study("journal.log", "s", {}, resume=True)).counting()) == 2
+
+
+class Executed(Exception):
+    """Raised by what a stranger wrote."""
+
+
+class _Evil:
+    def __reduce__(self) -> Any:
+        return (exec, ("raise __import__('test_study').Executed",))
+
+
+CMA_SPACE = {name: parse_range({"uniform": [0.0, 1.0]}) for name in "ab"}
+
+
+def _asked_by_cmaes(study: Any, count: int) -> None:
+    """Draw and complete some trials with a sampler that has just been made."""
+    study.sampler = make_sampler("cmaes", CMA_SPACE, 50, seed=0, parallel=False)
+    ledger = Ledger(study)
+    for _ in range(count):
+        trial = ledger.begin(99, {name: distribution(searched) for name, searched in CMA_SPACE.items()})
+        assert trial is not None
+        ledger.complete(trial, sum(trial.params.values()), {})
+
+
+@pytest.mark.parametrize("signature", ["", "0" * 64])
+def test_cmaes_loads_what_it_kept_in_a_storage_and_nothing_that_a_stranger_put_there(signature: str) -> None:
     with quiet():
         study = open_study("journal.log", "s", {}, resume=False)
-        require_own(study, "journal.log")
-        Path("moved.log").write_bytes(Path("journal.log").read_bytes())
+        _asked_by_cmaes(study, 30)
+        _asked_by_cmaes(study, 3)  # another sampler, which takes the first one's state from the storage
+        kept = [t for t in study.get_trials(deepcopy=False) if any("optimizer" in key for key in t.system_attrs)]
+        assert len(kept) > 1
+        study.sampler = make_sampler("random", CMA_SPACE, 50, seed=0, parallel=False)
+        ledger = Ledger(study)
+        trial = ledger.begin(99, {name: distribution(searched) for name, searched in CMA_SPACE.items()})
+        assert trial is not None
+        evil = signature + pickle.dumps(_Evil()).hex()
+        study._storage.set_trial_system_attr(trial._trial_id, "cma:optimizer:0", evil)
+        ledger.complete(trial, 1.0, {})
         with pytest.raises(UsageError, match="is not known to be yours"):
-            require_own(study, "moved.log")
-        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "someone-else"))
-        with pytest.raises(UsageError, match="is not known to be yours"):
-            require_own(study, "journal.log")
+            _asked_by_cmaes(study, 1)
+
+
+def test_cmaes_needs_a_key_to_sign_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samplers, "signature_of", lambda content: None)
+    with pytest.raises(UsageError, match="no folder for the key"):
+        make_sampler("cmaes", {"a": parse_range({"uniform": [0.0, 1.0]})}, 50, seed=0, parallel=False)
+
+
+def test_values_that_a_stranger_wrote_into_a_storage_are_not_taken() -> None:
+    subject = subject_of(WITHOUT_SEARCH)
+    assert subject.values_of({"hyperparameters.gamma": 0.95, "env.imports": ["evil"]}) == {
+        "hyperparameters.gamma": 0.95
+    }
+    assert subject.values_of({"hyperparameters.gamma": 7.0}) == {"hyperparameters.gamma": 1.0}
+    for params in ({}, {"hyperparameters.gamma": "x"}):
+        with pytest.raises(UsageError, match="values that its search space lacks"):
+            subject.values_of(params)
+
+
+def test_a_run_that_somebody_put_in_the_place_of_a_retest_is_not_trusted() -> None:
+    place = subject_of(WITHOUT_SEARCH).folder / "retest/defaults"
+    rlrun.train({**WITHOUT_SEARCH, "seed": 2, "evaluation": {"episodes": 1}}, name="s2", progress=False)
+    place.mkdir(parents=True)
+    Path("runs/CartPole-v1/a2c/s2").rename(place / "s2")
+    task = {
+        "config": {**WITHOUT_SEARCH, "seed": 2},
+        "import_paths": [],
+        "root": "runs",
+        "group": "s/retest/defaults",
+        "name": "s2",
+    }
+    told = perform({**task, "config": {**WITHOUT_SEARCH, "seed": 2}, "kind": "retest"}, lambda question: {})
+    assert "trains something else" in told["failed"]
+    same = {**WITHOUT_SEARCH, "seed": 2, "evaluation": {"episodes": 1}}
+    assert "done" in perform({**task, "config": same, "kind": "retest"}, lambda question: {})
 
 
 def test_among_equal_trials_the_one_that_was_good_earlier_is_the_best() -> None:
@@ -293,7 +373,9 @@ def test_what_a_process_says_of_a_trial_after_it_was_taken_for_dead_is_passed_ov
         assert not asleep.complete(trials[0], 1.0, {"scores": [1.0]})
         assert not asleep.prune(trials[1], {})
         assert not asleep.fail(trials[2], "a reason", {})
-        assert not asleep.was_killed(trials[3], "a reason") or asleep.counting() == []
+        waiting = len(study.get_trials(deepcopy=False))
+        asleep.was_killed(trials[3], "a reason")
+        assert len(study.get_trials(deepcopy=False)) == waiting, "its values are in line twice"
         assert best_first(asleep.counting()) == []
 
 
