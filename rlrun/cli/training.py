@@ -146,8 +146,8 @@ def resume(
         if timesteps or max_time or exact or steal or set_ or trust_:
             raise UsageError(f"{run} is a group, of which only what is missing is trained.", "Resume one of its runs.")
         return _report_group(rlrun.resume_group(group, jobs=jobs, on=on, address=address), json_)
-    if on is not None or address is not None:
-        raise UsageError(f"--on and --address are for groups, and {run} is none.", "Leave them out.")
+    if any(given is not None for given in (jobs, on, address)):
+        raise UsageError(f"--jobs, --on and --address are for groups, and {run} is none.", "Leave them out.")
     try:
         seconds = parse_duration(max_time) if max_time else None
     except ValueError as error:
