@@ -109,7 +109,7 @@ def draw(groups: Sequence[Seeds], out: Path, what: str = "evaluation", axis: str
     found = [(group, group_curve(group, what, axis)) for group in groups]
     curves = [curve for _, curve in found if curve is not None]
     if not curves and axis == "hours" and any(group_curve(group, what) is not None for group in groups):
-        raise UsageError("None of these runs recorded its hours of training.", "--x timesteps draws them.")
+        raise UsageError("None of these runs has a clock, or took a second.", "--x timesteps draws them.")
     if not curves:
         hint = "Evaluations need evaluation.every in the config; --what training draws the training episodes."
         raise UsageError(f"None of these runs has a curve of its {KINDS[what]}.", hint)

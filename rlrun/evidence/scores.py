@@ -356,12 +356,14 @@ def read_curve(run: Seed, what: str) -> Curve | None:
 def hours_at(path: Path, timesteps: np.ndarray) -> np.ndarray | None:
     """Hours of training that a run took to some timesteps; a resumed run's clock goes on where it was.
 
-    :return: None when it kept no clock
+    :return: None when it kept no clock, which counts whole seconds, or was over in the first one
     """
     found = read_columns(path / "metrics.csv", "timesteps", "time/time_elapsed")
     if found is None:
         return None
     steps, seconds = found
+    if not seconds.any():
+        return None
     before = np.where(np.diff(seconds) < 0, seconds[:-1], 0.0)
     seconds = seconds + np.append(0.0, np.cumsum(before))
     return np.interp(timesteps, np.append(0.0, steps), np.append(0.0, seconds)) / 3600
