@@ -33,6 +33,7 @@ _FEATURES, _HIDDEN = 64, 128
 _CLIP = 5.0  # of normalised observations, as in the paper on RND
 _SMALLEST_IMAGE = 36  # that NatureCNN takes
 _MEMORY = 40_000  # timesteps after which a third of an average of squares is left
+_MEMORY_OF_USUAL = 4_000  # and of an average of errors
 _SMALLEST = 1e-16  # what keeps it above 0
 _CHUNK = 1_024  # observations that are taken into the moments at a time
 
@@ -196,11 +197,14 @@ _KINDS: dict[str, type[Distillation | NextState]] = {"rnd": Distillation, "icm":
 class Curiosity(VecEnvWrapper):
     """Adds ``weight`` times the normalised intrinsic reward to every reward.
 
-    Normalised: divided by the size of the discounted sums of intrinsic rewards, which go on from one episode to the
-    next: the root of a moving average of their squares over some 40,000 timesteps. (A mean over all of training would
-    keep the large errors of its beginning, and nothing would be left of the small ones that tell new states from known
-    ones.) The bonus is 0 until the first rollouts, of 1 / (1 - gamma) steps together, have given the moments. Computed
-    on the CPU.
+    Normalised: first, what is usual is taken off, a moving average of errors over some 4,000 timesteps. An error is
+    never below 0, so that otherwise each further step of an episode would be paid for, and the agent would learn not to
+    reach a goal that ends it. (The paper on RND has a value network for the bonus alone, which no wrapper can give.)
+    Then it is divided by the size of the discounted sums of what is left, which go on from one episode to the next: the
+    root of a moving average of their squares over some 40,000 timesteps. (A mean over all of training would keep the
+    large errors of its beginning, and nothing would be left of the small ones that tell new states from known ones.)
+    The bonus is 0 until the first rollouts, of 1 / (1 - gamma) steps together, have given the moments. Computed on the
+    CPU.
 
     :param venv: whose episodes are recorded already, so that logged returns are the env's own
     :param settings: the config's section
@@ -216,6 +220,7 @@ class Curiosity(VecEnvWrapper):
             self.model = _KINDS[settings.kind](self.observations, self.action_space)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(trained, settings.learning_rate)
+        self.usual = 0.0  # error
         self.square = 0.0  # of the discounted sums, averaged
         self._seen = 0  # steps of each env that were learnt from
         self._returns = np.zeros(self.num_envs)
@@ -249,7 +254,7 @@ class Curiosity(VecEnvWrapper):
         before = self._before if self.model.reads_before else None
         self._steps.append((before, self._actions, after, intrinsic))
         self._before = _copied(observations)
-        bonus = self.settings.weight * intrinsic / np.sqrt(self.square) if self.is_ready else 0.0
+        bonus = self.settings.weight * (intrinsic - self.usual) / np.sqrt(self.square) if self.is_ready else 0.0
         return observations, (rewards + bonus).astype(np.float32), dones, infos
 
     def learn(self) -> dict[str, float]:
@@ -269,8 +274,10 @@ class Curiosity(VecEnvWrapper):
             intrinsic = np.stack([step[3] for step in steps])
         else:
             intrinsic = np.stack([self._errors(*step[:3]) for step in steps])
+        kept = np.exp(-count / _MEMORY_OF_USUAL) if was_ready else 0.0
+        self.usual = float(kept * self.usual + (1 - kept) * intrinsic.mean())
         sums = []
-        for rewards in intrinsic:
+        for rewards in intrinsic - self.usual:
             self._returns = self.settings.gamma * self._returns + rewards
             sums.append(self._returns)
         square = float(np.square(sums).mean()) + _SMALLEST
@@ -313,7 +320,8 @@ class Curiosity(VecEnvWrapper):
             arrays |= {f"adam.{index}.{name}": np.asarray(value) for name, value in values.items()}
         for name, moments in self._moments().items():
             arrays |= {f"{name}.{part}": np.asarray(getattr(moments, part), np.float64) for part in _MOMENTS}
-        return {**arrays, "returns": self._returns, "square": np.float64(self.square), "seen": np.int64(self._seen)}
+        numbers = {"usual": np.float64(self.usual), "square": np.float64(self.square), "seen": np.int64(self._seen)}
+        return {**arrays, **numbers, "returns": self._returns}
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Take what :meth:`get_state` gave.
@@ -331,8 +339,8 @@ class Curiosity(VecEnvWrapper):
             for name, moments in self._moments().items():
                 moments.mean, moments.var = state[f"{name}.mean"].copy(), state[f"{name}.var"].copy()
                 moments.count = float(state[f"{name}.count"])
-            self._returns, self.square = state["returns"].copy(), float(state["square"])
-            self._seen = int(state["seen"])
+            self.usual, self.square, self._seen = float(state["usual"]), float(state["square"]), int(state["seen"])
+            self._returns = state["returns"].copy()
         except (KeyError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -64,22 +65,32 @@ def test_rewards_are_the_envs_own_until_a_rollout_was_learnt_from() -> None:
     venv = curious()
     assert (play(venv, 8) == -1).all()
     venv.learn()
-    assert (play(venv, 8) > -1).all()
+    assert (play(venv, 8) != -1).all()
 
 
-def test_the_intrinsic_reward_is_weighted_and_divided_by_the_size_of_its_discounted_sums(
+def test_what_is_usual_is_taken_off_and_the_rest_weighted_and_divided_by_the_size_of_its_discounted_sums(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     venv = curious(n_envs=1, weight=0.5, gamma=0.5)
     errors = iter([4.0, 2.0, 8.0])
     monkeypatch.setattr(venv, "_errors", lambda *_: np.array([next(errors)]))
     play(venv, 2)
-    venv.learn()  # sums: 4; 0.5 * 4 + 2 = 4
-    assert venv.square == pytest.approx(16)
-    assert play(venv, 1)[0, 0] == pytest.approx(-1 + 0.5 * 8 / 4, abs=1e-6)
-    venv.learn()  # the sum goes on: 0.5 * 4 + 8 = 10
-    assert venv._returns == pytest.approx([10])
-    assert 16 < venv.square < 16.01
+    venv.learn()  # 3 is usual, so that 1 and -1 are left; their sums: 1; 0.5 * 1 - 1 = -0.5
+    assert venv.usual == pytest.approx(3)
+    assert venv.square == pytest.approx((1 + 0.25) / 2)
+    assert play(venv, 1)[0, 0] == pytest.approx(-1 + 0.5 * (8 - 3) / np.sqrt(0.625), abs=1e-6)
+    venv.learn()  # 8 is one of some 4,000; the sum goes on: 0.5 * -0.5 + (8 - 3)
+    assert venv.usual == pytest.approx(3 + 5 / 4_000, abs=1e-5)
+    assert venv._returns == pytest.approx([4.75], abs=0.01)
+    assert 0.625 < venv.square < 0.626
+
+
+def test_a_longer_episode_is_not_paid_for_where_all_steps_are_equally_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    venv = curious(n_envs=1, gamma=0.5)
+    monkeypatch.setattr(venv, "_errors", lambda *_: np.array([0.7]))
+    play(venv, 10)
+    venv.learn()
+    assert play(venv, 10) == pytest.approx(-1.0)
 
 
 def test_nothing_changes_while_a_rollout_is_played() -> None:
@@ -148,13 +159,15 @@ IMAGE = spaces.Box(0, 255, (1, 40, 40), np.uint8)
 
 def test_rollouts_that_are_shorter_than_a_discounted_sum_give_no_moments_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     venv = curious(n_envs=1, gamma=0.9, weight=1.0)
-    monkeypatch.setattr(venv, "_errors", lambda *_: np.array([2.0]))
+    errors = itertools.cycle([1.0, 3.0])
+    monkeypatch.setattr(venv, "_errors", lambda *_: np.array([next(errors)]))
     bonuses = []
     for _ in range(40):
         bonuses.append(play(venv, 2)[-1, 0] + 1)
         venv.learn()
     assert bonuses[:5] == [0] * 5  # ten steps
-    assert all(0.1 < bonus < 0.16 for bonus in bonuses[5:])  # a steady error of 2 has sums of 20
+    # 1 above what is usual, and 1 below, in turn: the sums go to 1 / (1 + 0.9) and its negative.
+    assert all(1.5 < bonus < 2.0 for bonus in bonuses[5:])
 
 
 def test_choices_count_from_0_as_policies_give_them_and_numbers_are_scaled_to_their_bounds() -> None:
