@@ -174,4 +174,5 @@ def draw_on(axes: Any, curves: Sequence[GroupCurve], label: str, x_label: str = 
     axes.set_xlabel(x_label)
     axes.set_ylabel(label)
     axes.grid(alpha=0.3)
-    axes.legend(title="interquartile mean, 95 % interval over seeds", fontsize="small", title_fontsize="small")
+    of_seeds = "interquartile mean, 95 % interval over seeds" if any(curve.seeds > 1 for curve in curves) else None
+    axes.legend(title=of_seeds, fontsize="small", title_fontsize="small")
