@@ -19,7 +19,6 @@ RunsArgument = Annotated[
     list[str],
     typer.Argument(metavar="[NAME=]RUNS...", help="Runs, groups, folders, RL Zoo's logs; NAME=PATTERN names a group."),
 ]
-_MUCH_LONGER = 1.05
 
 
 @app.command()
@@ -91,7 +90,7 @@ def plot(
     for curve in curves:
         if not len(curve.x):
             console.note(f"{curve.name} has no such curve, or none that all of its seeds reach.")
-        elif curve.longest > curve.x[-1] * _MUCH_LONGER:
+        elif curve.ends_early:
             end, longest = (
                 f"{number:,.0f}" if x == "timesteps" else f"{number:.2f}" for number in (curve.x[-1], curve.longest)
             )

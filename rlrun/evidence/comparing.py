@@ -10,13 +10,12 @@ from typing import Any
 
 from rlrun.config.locate import folder_name
 from rlrun.errors import UsageError
-from rlrun.evidence.scores import Seeds
+from rlrun.evidence.scores import MUCH_LONGER, Seeds
 from rlrun.evidence.statistics import FEW, Comparison, Summary, compare
 from rlrun.runs.directory import CONFIG, RunDirectory
 from rlrun.runs.summary import status_of
 
 NARROW = f"An interval over fewer than {FEW} seeds is too narrow: it lies between their scores."
-_ALIKE = 0.05  # of a budget: the last rollout may go beyond it
 _MOST_KEYS = 5  # that are named
 _OF_ENV = ("env.kwargs", "env.wrappers", "evaluation.env_kwargs")
 _MOST_GROUPS = 25  # that are compared each with each
@@ -148,7 +147,7 @@ def _unequal_budgets(alike: Sequence[Seeds]) -> str:
     episodes = sorted({found for run in runs if (found := run.config.get("total_episodes")) is not None})
     told = []
     for budgets, unit in ((steps, "timesteps"), (episodes, "episodes")):
-        if len(budgets) > 1 and budgets[-1] > budgets[0] * (1 + _ALIKE):
+        if len(budgets) > 1 and budgets[-1] > budgets[0] * MUCH_LONGER:
             told.append(f"{budgets[0]:,} to {budgets[-1]:,} {unit}")
     if steps and episodes:
         told.append("of timesteps here, of episodes there")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlrun.errors import UsageError
-from rlrun.evidence.scores import Curve, Seeds, hours_at, read_curve
+from rlrun.evidence.scores import MUCH_LONGER, Curve, Seeds, read_clock, read_curve
 from rlrun.evidence.statistics import interquartile_mean
 from rlrun.runs.files import write_out
 
@@ -48,16 +48,20 @@ class GroupCurve:
     high: np.ndarray | None
     longest: float
 
+    @property
+    def ends_early(self) -> bool:
+        """Whether some of its seeds go on for much longer than it is drawn."""
+        return bool(self.longest > self.x[-1] * MUCH_LONGER)
+
 
 def group_curve(group: Seeds, what: str, axis: str = "timesteps") -> GroupCurve | None:
     """The curves of a group's seeds on one grid, read between their points; None when there are none.
 
     :param axis: ``timesteps``, or ``hours``: how long the seeds took to these timesteps, on average
     """
-    found = [(run, curve) for run in group.runs if (curve := read_curve(run, what)) is not None]
-    if axis == "hours":
-        found = [(run, curve) for run, curve in found if hours_at(run.path, curve.x) is not None]
-    curves = [curve for _, curve in found]
+    found = {run.path: curve for run in group.runs if (curve := read_curve(run, what)) is not None}
+    clocks = {path: clock for path in found if axis == "hours" and (clock := read_clock(path)) is not None}
+    curves = [found[path] for path in (clocks if axis == "hours" else found)]
     if not curves:
         return None
     begin = max(curve.x[0] for curve in curves)
@@ -69,8 +73,7 @@ def group_curve(group: Seeds, what: str, axis: str = "timesteps") -> GroupCurve 
     centre = np.asarray(interquartile_mean(values, axis=0))
     low, high = _interval(values) if len(curves) > 1 else (None, None)
     if axis == "hours":
-        clocks = [hours for run, _ in found if (hours := hours_at(run.path, grid)) is not None]
-        grid = np.mean(clocks, axis=0)
+        grid = np.mean([np.interp(grid, clock.x, clock.values) for clock in clocks.values()], axis=0)
         longest = grid[-1] * longest / end
     return GroupCurve(group.name, len(curves), grid, centre, low, high, float(longest))
 

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,15 @@ from rlrun.config.locate import folder_name
 from rlrun.config.schema import Config
 from rlrun.config.yaml import read_zoo_yaml
 from rlrun.errors import RlrunError, UsageError
-from rlrun.runs.directory import CONFIG, RunDirectory, find_run
+from rlrun.runs.directory import CONFIG, MAY_DIFFER, RunDirectory, find_run
 from rlrun.runs.groups import Group, find_group, is_group, read_group
 from rlrun.runs.summary import final_result
 
 ZOO_EVALUATIONS = "evaluations.npz"
 TRIALS = "trials"  # a folder of a study
+MUCH_LONGER = 1.05  # of two trainings: the last rollout may go beyond a budget
 _LAST = 100  # episodes of a Monitor file that count as its score
-_UNALIKE = ("seed", "threads", "device", "max_time", "search")  # may differ within a group
+_UNALIKE = ("seed", *MAY_DIFFER)  # within a group
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Seed:
     timesteps: int | None = None
     is_of_training: bool = False
 
+    @property
+    def has_score(self) -> bool:
+        """Whether there is one, and it is a number."""
+        return self.score is not None and math.isfinite(self.score)
+
 
 @dataclass(frozen=True)
 class Seeds:
@@ -77,12 +83,12 @@ class Seeds:
     @property
     def scores(self) -> list[float]:
         """The scores there are."""
-        return [run.score for run in self.runs if run.score is not None and math.isfinite(run.score)]
+        return [run.score for run in self.runs if run.score is not None and run.has_score]
 
     @property
     def without_score(self) -> list[Seed]:
         """Runs that have no score yet, or one that is no number."""
-        return [run for run in self.runs if run.score is None or not math.isfinite(run.score)]
+        return [run for run in self.runs if not run.has_score]
 
 
 def collect(selected: Sequence[str], root: Path) -> list[Seeds]:
@@ -158,7 +164,7 @@ def _read(text: str, root: Path) -> list[Seed]:
 
 def _members(group: Group) -> list[Seed]:
     """The runs of a group, those too that have not begun."""
-    values = {dotted(path): value for path, value in leaves(group.values) if path[0] not in _UNALIKE}
+    values = _by_key(group.values)
     return [
         Seed(group.path / f"s{seed}", seed, None, values, group.values.get("total_timesteps"))
         if (run := group.run(seed)) is None
@@ -188,8 +194,11 @@ def read_seed(run: RunDirectory) -> Seed:
 
 def comparable(config: Config) -> dict[str, Any]:
     """A resolved config by dotted keys, without what may differ within a group."""
-    values = leaves(config.model_dump(by_alias=True, mode="json"))
-    return {dotted(path): value for path, value in values if path[0] not in _UNALIKE}
+    return _by_key(config.model_dump(by_alias=True, mode="json"))
+
+
+def _by_key(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {dotted(path): value for path, value in leaves(values) if path[0] not in _UNALIKE}
 
 
 def _zoo_seed(folder: Path) -> Seed:
@@ -262,11 +271,11 @@ def _files_of_run(file: Path) -> list[Path]:
 
 def _of_training(path: Path, files: Sequence[Path], config: dict[str, Any], seed: int | None) -> Seed:
     """A run of which only training episodes are known: the mean of the last ones, over all of its envs."""
-    rows = sorted(row for file in files for row in _monitor_rows(file))
+    rows = _episodes_in(files)
     if not rows:
         return Seed(path, seed, None, config)
     score = float(np.mean([value for _, value in rows][-_LAST:]))
-    return Seed(path, seed, score, config, rows[-1][0] * len(files), is_of_training=True)
+    return Seed(path, seed, score, config, rows[-1][0], is_of_training=True)
 
 
 def _monitor_env(file: Path) -> str | None:
@@ -277,6 +286,14 @@ def _monitor_env(file: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if isinstance(found, str) and found not in ("", "None") else None
+
+
+def _episodes_in(files: Sequence[Path]) -> list[tuple[int, float]]:
+    """Timesteps of a run at which each episode ended, and its return, from the Monitor files of its envs.
+
+    Each file counts the steps of its own env.
+    """
+    return sorted((steps * len(files), value) for file in files for steps, value in _monitor_rows(file))
 
 
 def _monitor_rows(file: Path) -> list[tuple[int, float]]:
@@ -353,8 +370,8 @@ def read_curve(run: Seed, what: str) -> Curve | None:
     return _mean_by_timesteps(run.path / "evaluations.csv", "return" if what == "evaluation" else "success")
 
 
-def hours_at(path: Path, timesteps: np.ndarray) -> np.ndarray | None:
-    """Hours of training that a run took to some timesteps; a resumed run's clock goes on where it was.
+def read_clock(path: Path) -> Curve | None:
+    """Hours of training that a run took, by timesteps; a resumed run's clock goes on where it was.
 
     :return: None when it kept no clock, which counts whole seconds, or was over in the first one
     """
@@ -366,7 +383,7 @@ def hours_at(path: Path, timesteps: np.ndarray) -> np.ndarray | None:
         return None
     before = np.where(np.diff(seconds) < 0, seconds[:-1], 0.0)
     seconds = seconds + np.append(0.0, np.cumsum(before))
-    return np.interp(timesteps, np.append(0.0, steps), np.append(0.0, seconds)) / 3600
+    return Curve(np.append(0.0, steps), np.append(0.0, seconds) / 3600)
 
 
 def read_columns(file: Path, *names: str) -> list[np.ndarray] | None:
@@ -411,9 +428,8 @@ def _training_curve(path: Path) -> Curve | None:
     is_monitor = path.name.endswith("monitor.csv")
     if is_monitor or not (path / "episodes.csv").is_file():
         files = _files_of_run(path) if is_monitor else sorted(path.glob("*.monitor.csv"))
-        rows = sorted(row for file in files for row in _monitor_rows(file))
-        # Each file counts the steps of its own env.
-        found = list((np.asarray(rows, dtype=np.float64) * (len(files), 1)).T) if rows else None
+        rows = _episodes_in(files)
+        found = list(np.asarray(rows, dtype=np.float64).T) if rows else None
     else:
         found = read_columns(path / "episodes.csv", "timesteps", "return")
     if found is None:

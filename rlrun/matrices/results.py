@@ -134,8 +134,7 @@ def write_results(
     :param failures: why runs have none, by name
     """
     rows = tuple(_row(matrix, cell, groups.get(cell.name), root) for cell in matrix.cells)
-    lacking = {run.path for row in rows for run in row.seeds.without_score}
-    scored = {(row.cell.name, run.seed) for row in rows for run in row.seeds.runs if run.path not in lacking}
+    scored = {(row.cell.name, run.seed) for row in rows for run in row.seeds.runs if run.has_score}
     missing = tuple(f"{cell.name}, seed {seed}" for cell, seed in matrix.runs() if (cell.name, seed) not in scored)
     folder = results_folder(root, matrix.name)
     compared = compare_scored([_by_env_alone(row.seeds) for row in rows]) if any(row.summary for row in rows) else None
