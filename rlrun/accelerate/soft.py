@@ -25,7 +25,6 @@ from rlrun.accelerate.quantiles import QuantileHuber
 
 _LOG_STD_MIN, _LOG_STD_MAX = -20, 2  # SB3's
 _SQUASH_EPSILON = 1e-6  # of SquashedDiagGaussianDistribution
-_ATANH_EPSILON = float(torch.finfo(torch.float32).eps)  # of TanhBijector
 _HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -54,15 +53,14 @@ class SquashedGaussian:
         if np.isnan(self.mean).any() or np.isnan(self.std).any():
             raise ValueError("training diverged: the outputs of the policy are no longer numbers")
         self.noise = torch.randn(self.mean.shape).numpy()
-        self.squashed: Array = np.tanh(self.mean + self.noise * self.std)
+        self.unsquashed: Array = self.mean + self.noise * self.std
+        # torch's tanh: close to a bound the last bit of tanh(u) decides how probable it is.
+        self.squashed: Array = torch.from_numpy(self.unsquashed).tanh().numpy()
         return self.squashed
 
     def log_prob(self) -> Array:
-        """Of the actions that were drawn last, (batch,); u is found again from tanh(u), as SB3 does."""
-        low, high = np.float32(-1 + _ATANH_EPSILON), np.float32(1 - _ATANH_EPSILON)
-        a = np.clip(self.squashed, low, high)
-        u = 0.5 * (np.log1p(a) - np.log1p(-a))
-        self.z = (u - self.mean) / self.std
+        """Of the actions that were drawn last, (batch,)."""
+        self.z = (self.unsquashed - self.mean) / self.std  # the noise, but for rounding
         self.slope = 1 - self.squashed * self.squashed
         gaussian = -0.5 * self.z * self.z - self.log_std - np.float32(_HALF_LOG_2_PI)
         total: Array = (gaussian - np.log(self.slope + np.float32(_SQUASH_EPSILON))).sum(axis=1)
@@ -75,14 +73,12 @@ class SquashedGaussian:
         :param log_prob_gradient: of the loss by every log-probability
         """
         a, z, alpha = self.squashed, self.z, np.float32(log_prob_gradient)
-        # Where atanh was clipped, the recovered u is constant; elsewhere it moves with u.
-        follows = np.abs(a) <= np.float32(1 - _ATANH_EPSILON)
         correction = 2 * a * self.slope / (self.slope + np.float32(_SQUASH_EPSILON))
+        # The Gaussian's own density does not change with its mean, since u moves along.
         by_u = action_gradient * self.slope + alpha * correction
-        by_mean = by_u + alpha * np.where(follows, 0, z / self.std)
-        by_log_std = by_u * self.std * self.noise + alpha * (z * z - 1 - np.where(follows, z * self.noise, 0))
+        by_log_std = by_u * self.std * self.noise + alpha * (z * z - 1 - z * self.noise)
         by_log_std *= self.is_free
-        through_mean = cast(Array, self._mean.backward(by_mean, inputs=True))
+        through_mean = cast(Array, self._mean.backward(by_u, inputs=True))
         through_log_std = cast(Array, self._log_std.backward(by_log_std, inputs=True))
         self._latent.backward(through_mean + through_log_std)
 

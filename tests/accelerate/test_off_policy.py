@@ -206,6 +206,17 @@ def test_updates_equal_those_of_sb3(name: str) -> None:
     assert_equal_updates(*pair(cls, env, **kwargs))
 
 
+@pytest.mark.parametrize("mean", [3.0, 7.0, 30.0])
+@pytest.mark.parametrize("cls", [SAC, TQC])
+def test_updates_equal_those_of_sb3_where_actions_are_at_their_bounds(cls: Any, mean: float) -> None:
+    plain, fast = pair(cls)
+    with torch.no_grad():
+        plain.actor.mu.bias[:] = mean  # tanh(30) is 1
+        plain.actor.log_std.bias[:] = -7
+    copy_state(plain, fast)
+    assert_equal_updates(plain, fast)
+
+
 @pytest.mark.parametrize("activation", ["Tanh", "ReLU", "LeakyReLU", "ELU", "Sigmoid", "SiLU", "GELU"])
 @pytest.mark.parametrize("cls", [DQN, TQC])
 def test_updates_equal_those_of_sb3_with_every_activation(cls: Any, activation: str) -> None:
