@@ -17,7 +17,7 @@ SIZE = 48  # pixels of the screen, both ways; y grows downwards
 _STEP = 0.0004 * SIZE * 1000 / 30  # pixels that the tunnel moves in a frame
 _CLIMB, _FALL = -0.875 * _STEP, 0.09 * _STEP  # added to the velocity in a frame, in pixels a frame
 _DRAG = 0.99
-_PLAYER_X, _PLAYER = 0.35 * SIZE, 2  # its place and its size
+_PLAYER_X, _PLAYER = int(0.35 * SIZE), 2  # its place and its size
 _PLAYER_HEIGHT = 0.05 * SIZE  # as the tunnel's top counts it
 _WIDTH, _BLOCK_HEIGHT = 4, 9  # of a block; a section of the tunnel is as wide
 _HALF_OPENING = 0.25 * SIZE
@@ -106,9 +106,9 @@ class Pixelcopter(gym.Env[np.ndarray, Any]):
         return reward
 
     def _add_block(self) -> None:
-        x = int(self.np_random.integers(SIZE, SIZE * 3 // 2))
-        y = int(self.np_random.integers(-SIZE // 4, SIZE // 4))
-        self.blocks.append([x, SIZE // 2 + y + int(0.1 * SIZE) * int(np.sign(y))])
+        x = self.np_random.integers(SIZE, SIZE * 3 // 2)
+        y = self.np_random.integers(SIZE // 4, SIZE * 3 // 4)
+        self.blocks.append([float(x), float(y)])
 
     def _add_tunnel(self, start: int, end: int) -> None:
         frequency = 4.5 / SIZE + self.np_random.uniform(-0.01, 0.01)

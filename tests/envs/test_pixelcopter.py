@@ -30,7 +30,7 @@ def test_falling_and_climbing_change_the_velocity_and_drag_slows_it():
     seen, reward, ended, _, _ = env.step(0)
     velocity = 0.99 * 0.09 * STEP
     # y, velocity, distances to floor and ceiling, to the block, and the block's y
-    expected = [24 + velocity, velocity, 12 - velocity, 12 + velocity, 60 - STEP - 16.8, 40, 49]
+    expected = [24 + velocity, velocity, 12 - velocity, 12 + velocity, 60 - STEP - 16, 40, 49]
     assert seen == pytest.approx(np.array(expected), abs=1e-4)
     assert (reward, ended) == (0.0, False)
     seen = env.step(1)[0]
@@ -45,11 +45,11 @@ def test_a_section_of_the_tunnel_that_leaves_the_screen_gives_1():
 
 def test_a_passed_block_gives_1_and_the_next_one_comes():
     env = started()
-    env.blocks = [[16.8 + 0.9 * STEP, 40.0]]
+    env.blocks = [[16 + 0.9 * STEP, 40.0]]
     seen, reward, *_ = env.step(0)
     assert reward == 1.0
     assert len(env.blocks) == 2
-    assert 48 - 16.8 <= seen[4] <= 72 - 16.8
+    assert 48 - 16 <= seen[4] <= 72 - 16
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,27 @@ def test_a_crash_costs_5_and_ends_the_episode(y: float, block: list[float]):
     assert (reward, ended, truncated) == (-5.0, True, False)
 
 
-def test_the_same_seed_gives_the_same_tunnel():
-    one, other = (Pixelcopter().reset(seed=5)[0] for _ in range(2))
-    assert np.array_equal(one, other)
+def layout(seed: int) -> list[list[float]]:
+    env = Pixelcopter()
+    env.reset(seed=seed)
+    return env.blocks + env.tunnel
+
+
+def test_the_same_seed_gives_the_same_tunnel_and_another_one_another():
+    assert layout(5) == layout(5) != layout(6)
+
+
+def test_blocks_come_in_the_middle_half_of_the_height_as_in_ple():
+    # There: randint(0.25 height, 0.75 height) for y and randint(width, 1.5 width) for x.
+    blocks = np.array([layout(seed)[0] for seed in range(1_000)], dtype=int)
+    assert set(blocks[:, 0]) == set(range(48, 72))
+    assert set(blocks[:, 1]) == set(range(12, 36))
+
+
+def test_the_tunnel_waves_around_the_middle_of_the_screen():
+    middles = np.array([y for seed in range(100) for _, y in layout(seed)[1:]])
+    assert (middles.min(), middles.max()) == (18, 29)  # 24 - 6 to 24 + 6, cut to whole pixels
+    assert abs(middles.mean() - 24) < 0.7
 
 
 def test_a_copter_that_keeps_to_the_middle_flies_far():
