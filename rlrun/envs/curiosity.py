@@ -30,7 +30,7 @@ from rlrun.errors import UsageError
 
 State = dict[str, np.ndarray]
 _FEATURES, _HIDDEN = 64, 128
-_CLIP = 5.0  # of normalised observations, as in the paper on RND
+_CLIP = 5.0  # of normalised observations, as in the paper on RND, and of normalised intrinsic rewards
 _SMALLEST_IMAGE = 36  # that NatureCNN takes
 _MEMORY = 40_000  # timesteps after which a third of an average of squares is left
 _MEMORY_OF_USUAL = 4_000  # and of an average of errors
@@ -197,14 +197,15 @@ _KINDS: dict[str, type[Distillation | NextState]] = {"rnd": Distillation, "icm":
 class Curiosity(VecEnvWrapper):
     """Adds ``weight`` times the normalised intrinsic reward to every reward.
 
-    Normalised: first, what is usual is taken off, a moving average of errors over some 4,000 timesteps. An error is
-    never below 0, so that otherwise each further step of an episode would be paid for, and the agent would learn not to
-    reach a goal that ends it. (The paper on RND has a value network for the bonus alone, which no wrapper can give.)
-    Then it is divided by the size of the discounted sums of what is left, which go on from one episode to the next: the
-    root of a moving average of their squares over some 40,000 timesteps. (A mean over all of training would keep the
-    large errors of its beginning, and nothing would be left of the small ones that tell new states from known ones.)
-    The bonus is 0 until the first rollouts, of 1 / (1 - gamma) steps together, have given the moments. Computed on the
-    CPU.
+    Normalised: first, what is usual is taken off, a moving average of errors over some 4,000 timesteps that shrinks as
+    learning makes errors smaller. An error is never below 0: with less taken off, each further step of an episode would
+    be paid for, and the agent would learn not to reach a goal that ends it; with more, it would learn to end episodes.
+    (The paper on RND has a value network for the bonus alone, which no wrapper can give.) Then it is divided by the
+    size of the discounted sums of what is left, which go on from one episode to the next: the root of a moving average
+    of their squares over some 40,000 timesteps. (A mean over all of training would keep the large errors of its
+    beginning, and nothing would be left of the small ones that tell new states from known ones.) The quotient is cut at
+    5 and -5. The bonus is 0 until the first rollouts, of 1 / (1 - gamma) steps together, have given the moments.
+    Computed on the CPU.
 
     :param venv: whose episodes are recorded already, so that logged returns are the env's own
     :param settings: the config's section
@@ -254,8 +255,13 @@ class Curiosity(VecEnvWrapper):
         before = self._before if self.model.reads_before else None
         self._steps.append((before, self._actions, after, intrinsic))
         self._before = _copied(observations)
-        bonus = self.settings.weight * (intrinsic - self.usual) / np.sqrt(self.square) if self.is_ready else 0.0
-        return observations, (rewards + bonus).astype(np.float32), dones, infos
+        return observations, (rewards + self._bonus(intrinsic)).astype(np.float32), dones, infos
+
+    def _bonus(self, intrinsic: np.ndarray) -> np.ndarray:
+        if not self.is_ready:
+            return np.zeros(self.num_envs)
+        normalised: np.ndarray = (intrinsic - self.usual) / np.sqrt(self.square)
+        return self.settings.weight * np.clip(normalised, -_CLIP, _CLIP)
 
     def learn(self) -> dict[str, float]:
         """Learn from the steps since the last call.
@@ -274,18 +280,23 @@ class Curiosity(VecEnvWrapper):
             intrinsic = np.stack([step[3] for step in steps])
         else:
             intrinsic = np.stack([self._errors(*step[:3]) for step in steps])
-        kept = np.exp(-count / _MEMORY_OF_USUAL) if was_ready else 0.0
-        self.usual = float(kept * self.usual + (1 - kept) * intrinsic.mean())
+        # Until it is ready, every step counts alike.
+        kept = np.exp(-count / _MEMORY_OF_USUAL) if was_ready else self._seen / (self._seen + len(steps))
+        mean = float(intrinsic.mean())
+        usual = kept * self.usual + (1 - kept) * mean
         sums = []
-        for rewards in intrinsic - self.usual:
+        for rewards in intrinsic - usual:
             self._returns = self.settings.gamma * self._returns + rewards
             sums.append(self._returns)
         square = float(np.square(sums).mean()) + _SMALLEST
-        kept = np.exp(-count / _MEMORY) if was_ready else 0.0
+        kept = np.exp(-count / _MEMORY) if was_ready else self._seen / (self._seen + len(steps))
         self.square = float(kept * self.square + (1 - kept) * square)
         self._seen += len(steps)
-        loss = self._fit(before, np.concatenate([step[1] for step in steps]), after)
-        return {"intrinsic_reward": float(intrinsic.mean()), "loss": loss}
+        actions = np.concatenate([step[1] for step in steps])
+        loss = self._fit(before, actions, after)
+        # The next rollout is judged by what was learnt from this one.
+        self.usual = float(usual * self._mean_error(before, actions, after) / mean) if mean else 0.0
+        return {"intrinsic_reward": mean, "loss": loss}
 
     def _fit(self, before: Any, actions: np.ndarray, after: Any) -> float:
         """One pass over the steps in batches.
@@ -302,6 +313,14 @@ class Curiosity(VecEnvWrapper):
             self.optimizer.step()
             losses.append(loss.item())
         return float(np.mean(losses))
+
+    def _mean_error(self, before: Any, actions: np.ndarray, after: Any) -> float:
+        total = 0.0
+        for start in range(0, len(actions), _CHUNK):
+            rows = np.arange(start, min(start + _CHUNK, len(actions)))
+            here = _rows(before, rows) if self.model.reads_before else None
+            total += float(self._errors(here, actions[rows], _rows(after, rows)).sum())
+        return total / len(actions)
 
     def _errors(self, before: Any, actions: np.ndarray, after: Any) -> np.ndarray:
         with torch.no_grad():

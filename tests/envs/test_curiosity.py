@@ -61,6 +61,11 @@ def play(venv: Curiosity, steps: int) -> np.ndarray:
     )
 
 
+def all_of(error: float) -> Any:
+    """In place of ``_errors``: every step is as new."""
+    return lambda before, actions, after: np.full(len(actions), error)
+
+
 def test_rewards_are_the_envs_own_until_a_rollout_was_learnt_from() -> None:
     venv = curious()
     assert (play(venv, 8) == -1).all()
@@ -72,22 +77,60 @@ def test_what_is_usual_is_taken_off_and_the_rest_weighted_and_divided_by_the_siz
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     venv = curious(n_envs=1, weight=0.5, gamma=0.5)
-    errors = iter([4.0, 2.0, 8.0])
-    monkeypatch.setattr(venv, "_errors", lambda *_: np.array([next(errors)]))
+    errors = iter([[4.0], [2.0], [2.0, 1.0], [3.0], [2.25]])
+    monkeypatch.setattr(venv, "_errors", lambda *_: np.array(next(errors)))
     play(venv, 2)
-    venv.learn()  # 3 is usual, so that 1 and -1 are left; their sums: 1; 0.5 * 1 - 1 = -0.5
-    assert venv.usual == pytest.approx(3)
+    venv.learn()  # 3 is usual, so that 1 and -1 are left; their sums: 1; 0.5 * 1 - 1 = -0.5. Then 3 became 1.5
+    assert venv.usual == pytest.approx(1.5)
     assert venv.square == pytest.approx((1 + 0.25) / 2)
-    assert play(venv, 1)[0, 0] == pytest.approx(-1 + 0.5 * (8 - 3) / np.sqrt(0.625), abs=1e-6)
-    venv.learn()  # 8 is one of some 4,000; the sum goes on: 0.5 * -0.5 + (8 - 3)
-    assert venv.usual == pytest.approx(3 + 5 / 4_000, abs=1e-5)
-    assert venv._returns == pytest.approx([4.75], abs=0.01)
+    assert play(venv, 1)[0, 0] == pytest.approx(-1 + 0.5 * (3 - 1.5) / np.sqrt(0.625), abs=1e-6)
+    venv.learn()  # 3 is one of some 4,000, and became 2.25; the sum goes on: 0.5 * -0.5 + (3 - 1.5)
+    assert venv.usual == pytest.approx((1.5 + 1.5 / 4_000) * 0.75, abs=1e-6)
+    assert venv._returns == pytest.approx([1.25], abs=0.01)
     assert 0.625 < venv.square < 0.626
+
+
+def test_rollouts_before_the_first_bonus_count_by_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    venv = curious(n_envs=1, gamma=0.75)  # four steps
+    monkeypatch.setattr(venv, "_errors", all_of(5.0))
+    play(venv, 3)
+    venv.learn()
+    monkeypatch.setattr(venv, "_errors", all_of(1.0))
+    play(venv, 1)
+    venv.learn()
+    assert venv.usual == pytest.approx((3 * 5 + 1) / 4)
+
+
+@pytest.mark.parametrize("kind", ["rnd", "icm"])
+def test_the_bonus_of_random_play_is_about_0_from_the_first_rollout_on(kind: Any) -> None:
+    venv = curious(n_envs=4, kind=kind, weight=1.0, gamma=0.9, observation=spaces.MultiBinary(20))
+    bonuses = []
+    for _ in range(8):
+        bonuses.append(play(venv, 64).mean() + 1)
+        venv.learn()
+    assert np.abs(bonuses[1:]).max() < 0.1
+    assert np.mean(bonuses[1:]) > -0.02
+
+
+def test_an_env_that_shows_nothing_new_pays_nothing() -> None:
+    venv = curious(n_envs=1, observation=spaces.Box(1.0, 1.0, (3,)))
+    for _ in range(3):
+        play(venv, 10)
+        venv.learn()
+    assert np.abs(play(venv, 10) + 1).max() <= 5
+
+
+def test_what_is_new_beyond_all_measure_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    venv = curious(n_envs=1, weight=2.0)
+    play(venv, 10)
+    venv.learn()
+    monkeypatch.setattr(venv, "_errors", all_of(1e9))
+    assert play(venv, 1)[0, 0] == -1 + 2 * 5
 
 
 def test_a_longer_episode_is_not_paid_for_where_all_steps_are_equally_new(monkeypatch: pytest.MonkeyPatch) -> None:
     venv = curious(n_envs=1, gamma=0.5)
-    monkeypatch.setattr(venv, "_errors", lambda *_: np.array([0.7]))
+    monkeypatch.setattr(venv, "_errors", all_of(0.7))
     play(venv, 10)
     venv.learn()
     assert play(venv, 10) == pytest.approx(-1.0)
@@ -160,7 +203,7 @@ IMAGE = spaces.Box(0, 255, (1, 40, 40), np.uint8)
 def test_rollouts_that_are_shorter_than_a_discounted_sum_give_no_moments_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     venv = curious(n_envs=1, gamma=0.9, weight=1.0)
     errors = itertools.cycle([1.0, 3.0])
-    monkeypatch.setattr(venv, "_errors", lambda *_: np.array([next(errors)]))
+    monkeypatch.setattr(venv, "_errors", lambda before, actions, after: np.array([next(errors) for _ in actions]))
     bonuses = []
     for _ in range(40):
         bonuses.append(play(venv, 2)[-1, 0] + 1)
