@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +27,8 @@ class Batch:
     :ivar actions: (batch, actions), as the buffer holds them
     :ivar dones: (batch,); 1 where the episode ended, and not by a time limit
     :ivar rewards: (batch,)
+    :ivar weights: of the transitions in the loss, (batch,); without them each weighs 1
+    :ivar at: where the transitions lie in the buffer, (batch,), row * n_envs + env
     """
 
     observations: Array
@@ -35,6 +36,8 @@ class Batch:
     next_observations: Array
     dones: Array
     rewards: Array
+    at: Array
+    weights: Array | None = None
 
 
 class Features:
@@ -90,10 +93,15 @@ class ReplaySampler:
         else:
             rows = np.random.randint(0, buffer.buffer_size if buffer.full else buffer.pos, size=batch_size)
         envs = np.random.randint(0, high=buffer.n_envs, size=batch_size)
-        at = rows * buffer.n_envs + envs
+        return self.transitions(rows * buffer.n_envs + envs, normalizer)
+
+    def transitions(self, at: Array, normalizer: VecNormalize | None) -> Batch:
+        """A batch of the transitions at (batch,) places, row * n_envs + env."""
+        buffer = self.buffer
         observations = _take(buffer.observations, at)
         if buffer.optimize_memory_usage:
-            following = _take(buffer.observations, (rows + 1) % buffer.buffer_size * buffer.n_envs + envs)
+            next_at = (at + buffer.n_envs) % (buffer.buffer_size * buffer.n_envs)
+            following = _take(buffer.observations, next_at)
         else:
             following = _take(buffer.next_observations, at)
         return self._batch(at, observations, following, _take(buffer.rewards, at), normalizer)
@@ -106,7 +114,8 @@ class ReplaySampler:
             observations, following = normalizer.normalize_obs(observations), normalizer.normalize_obs(following)
             rewards = normalizer.normalize_reward(rewards).astype(np.float32)
         dones = _take(buffer.dones, at) * (1 - _take(buffer.timeouts, at))
-        return Batch(self._features(observations), _take(buffer.actions, at), self._features(following), dones, rewards)
+        actions = _take(buffer.actions, at)
+        return Batch(self._features(observations), actions, self._features(following), dones, rewards, at)
 
 
 class HindsightSampler(ReplaySampler):
@@ -183,19 +192,25 @@ def _take(array: Any, at: Array) -> Any:
     return array.reshape(-1, *array.shape[2:]).take(at, axis=0)
 
 
-_SAMPLERS: dict[type, Callable[[Any, Features], ReplaySampler]] = {
+_SAMPLERS: dict[type, type[ReplaySampler]] = {
     ReplayBuffer: ReplaySampler,
     DictReplayBuffer: ReplaySampler,
     HerReplayBuffer: HindsightSampler,
 }
 
 
+def _sampler_class(buffer: Any) -> type[ReplaySampler] | None:
+    """A buffer of rlrun's own names its sampler."""
+    return _SAMPLERS.get(type(buffer)) or getattr(buffer, "sampler_class", None)
+
+
 def why_no_sampler(buffer: ReplayBuffer | None) -> str:
     """Why batches are drawn by SB3 itself; empty when they need not be."""
-    return "" if type(buffer) in _SAMPLERS else f"the replay buffer is {type(buffer).__name__}"
+    return "" if _sampler_class(buffer) else f"the replay buffer is {type(buffer).__name__}"
 
 
 def sampler_for(buffer: ReplayBuffer, features: Features) -> ReplaySampler:
     """The sampler of a buffer that :func:`why_no_sampler` has nothing against."""
-    sampler: ReplaySampler = _SAMPLERS[type(buffer)](buffer, features)
+    found: Any = _sampler_class(buffer)
+    sampler: ReplaySampler = found(buffer, features)
     return sampler

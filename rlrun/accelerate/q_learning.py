@@ -38,6 +38,7 @@ class QLearner(Learner):
         self.target_net = Mlp(_sequential(target), self.target.flat)
         self.n_actions = int(model.action_space.n)
         self.double_q = getattr(model, "double_q", False)
+        self.errors: Array = np.empty(0)  # of the last batch, (batch,)
         self._rows: Array = np.arange(0)
 
     def parts(self) -> list[Any]:
@@ -79,10 +80,13 @@ class QLearner(Learner):
             following = following.max(axis=1)
         targets = batch.rewards + (1 - batch.dones) * np.float32(gamma) * following
         values = self.net.forward(batch.observations)
-        errors = values[rows, actions] - targets
+        self.errors = errors = values[rows, actions] - targets
         slopes = np.clip(errors, -1, 1)
         # e^2 / 2 where |e| < 1, else |e| - 1/2: with c = clip(e), both are c (e - c / 2).
-        loss = float(np.dot(slopes, errors - 0.5 * slopes)) / len(rows)
+        losses = errors - 0.5 * slopes
+        if batch.weights is not None:
+            slopes *= batch.weights
+        loss = float(np.dot(slopes, losses)) / len(rows)
         gradient = np.zeros_like(values)
         gradient[rows, actions] = slopes / np.float32(len(rows))
         return loss, gradient

@@ -1,4 +1,4 @@
-"""DQN's update in PyTorch (Mnih et al. 2015), for networks that NumPy does not compute: those of images."""
+"""DQN's update in PyTorch (Mnih et al. 2015): of images, of dueling networks and with returns of several steps."""
 
 from __future__ import annotations
 

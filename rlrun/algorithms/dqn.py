@@ -12,6 +12,7 @@ from stable_baselines3.dqn import policies
 from torch import nn
 
 from rlrun.accelerate import q_learning, td_learning
+from rlrun.accelerate.batches import Batch
 from rlrun.accelerate.frames import FrameBuffer
 from rlrun.algorithms import prioritized
 from rlrun.algorithms.prioritized import PrioritizedFrameBuffer, PrioritizedReplayBuffer
@@ -91,7 +92,7 @@ class DQN(PlainDQN):
     :param prioritized_replay_alpha: exponent of the priorities; 0 draws uniformly
     :param prioritized_replay_beta0: exponent of the importance weights at the beginning; at the end it is 1
     :param prioritized_replay_beta_iters: timesteps until it is 1; null for the whole training
-    :param prioritized_replay_eps: added to the errors
+    :param prioritized_replay_eps: added to the errors, of which at most 1 counts
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = PlainDQN.policy_aliases
@@ -105,7 +106,7 @@ class DQN(PlainDQN):
         prioritized_replay_alpha: float = 0.6,
         prioritized_replay_beta0: float = 0.4,
         prioritized_replay_beta_iters: int | None = None,
-        prioritized_replay_eps: float = 1e-6,
+        prioritized_replay_eps: float = 0.01,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -160,25 +161,53 @@ class DQN(PlainDQN):
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """See SB3's DQN."""
+        self.set_beta()
         td_learning.train(self, gradient_steps, batch_size, self._update)
+
+    def set_beta(self) -> None:
+        """Tell the replay buffer the exponent of now."""
+        buffer: Any = self.replay_buffer
+        if self.prioritized_replay:
+            buffer.beta = self.beta
+            self.logger.record("train/prioritized_replay_beta", buffer.beta)
 
     def _update(self, batch_size: int) -> float:
         buffer: Any = self.replay_buffer
         if not self.prioritized_replay:
             batch = buffer.sample(batch_size, env=self._vec_normalize_env)
             return td_learning.update(self, batch, double_q=self.double_q)[0]
-        buffer.beta = self.beta
         batch = buffer.sample(batch_size, env=self._vec_normalize_env)
         loss, errors = td_learning.update(self, batch, double_q=self.double_q, weights=batch.weights)
         buffer.update_priorities(batch.at, errors.cpu().numpy()[:, 0])
-        self.logger.record("train/prioritized_replay_beta", buffer.beta)
+        return loss
+
+
+class PrioritizedLearner(q_learning.QLearner):
+    """Tells the replay buffer the errors of each batch."""
+
+    def update(self, batch: Batch, gamma: float, max_grad_norm: float | None) -> float:
+        """See QLearner."""
+        loss = super().update(batch, gamma, max_grad_norm)
+        buffer: Any = self.sampler.buffer
+        buffer.update_priorities(batch.at, self.errors)
         return loss
 
 
 class FastDQN(q_learning.FastDQN, DQN):
-    """DQN with its faster form: acting; and Double DQN's updates where replay is uniform."""
+    """DQN with its faster form: in NumPy but for images and dueling networks, of which those of images act faster."""
 
     image_policies = (*q_learning.FastDQN.image_policies, DuelingCnnPolicy)
+
+    def build_fast(self) -> q_learning.QLearner:
+        """See Accelerated."""
+        learner = PrioritizedLearner if self.prioritized_replay else q_learning.QLearner
+        return learner(self, self.q_net, self.q_net_target)
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        """See QLearning."""
+        if self.fast is not None:
+            self.set_beta()
+        super().train(gradient_steps, batch_size)
 
     def train_in_torch(self, gradient_steps: int, batch_size: int) -> None:
         """See QLearning: with the options, which SB3's DQN does not have."""

@@ -36,11 +36,14 @@ class EpisodicAlgorithm(BaseAlgorithm):
         """Learn until a number of timesteps or of episodes is reached; the last episode is played to its end.
 
         :param log_interval: episodes between rows of the log; None: none are written
+        :param progress_bar: SB3's, which counts timesteps
         :param total_episodes: instead of ``total_timesteps``
-        :raises ValueError: unless exactly one of the two is given
+        :raises ValueError: unless exactly one of the two is given; for a progress bar of episodes
         """
         if (total_timesteps is None) == (total_episodes is None):
             raise ValueError("Give learn() either total_timesteps or total_episodes.")
+        if progress_bar and total_timesteps is None:
+            raise ValueError("SB3's progress bar counts timesteps: leave progress_bar out with total_episodes.")
         _, callback = self._setup_learn(total_timesteps or 0, callback, reset_num_timesteps, tb_log_name, progress_bar)
         self._total_episodes = None if total_episodes is None else self._episode_num + total_episodes
         callback.on_training_start(locals(), globals())

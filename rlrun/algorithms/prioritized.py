@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +11,12 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 
+from rlrun.accelerate.batches import Batch, ReplaySampler
 from rlrun.accelerate.frames import FrameBuffer
 from rlrun.accelerate.returns import samples_of
 from rlrun.algorithms.sum_tree import SumTree
+
+_LARGEST_ERROR = 1.0
 
 
 class PrioritizedSamples(NamedTuple):
@@ -36,8 +40,9 @@ class Prioritized:
     """Mixin of a replay buffer: proportional prioritisation (Schaul et al. 2016, https://arxiv.org/abs/1511.05952).
 
     A transition is drawn with probability ``p^alpha / sum p^alpha``, where p is the size of its last
-    temporal-difference error plus ``epsilon``. A new one has the largest p that there was so far. Priorities are those
-    of transitions, not of rows: each env copy has its own.
+    temporal-difference error, at most 1, plus ``epsilon``. (The paper's DQN cuts errors at 1, and the Huber loss has no
+    larger gradient: without the bound a few large errors are drawn again and again, and values diverge.) A new one has
+    the largest p that there was so far. Priorities are those of transitions, not of rows: each env copy has its own.
 
     :param alpha: 0 draws uniformly
     :param epsilon: added to every error, so that none is never drawn again
@@ -45,7 +50,7 @@ class Prioritized:
     :ivar priorities: p^alpha, (rows, n_envs)
     """
 
-    def __init__(self, *args: Any, alpha: float = 0.6, epsilon: float = 1e-6, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, alpha: float = 0.6, epsilon: float = 0.01, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         buffer: Any = self
         self.alpha, self.epsilon, self.beta = alpha, epsilon, 1.0
@@ -98,9 +103,12 @@ class Prioritized:
 
         :param at: as :meth:`draw` gave them, (batch,)
         :param errors: of either sign, (batch,)
+        :raises ValueError: when training has diverged
         """
+        if np.isnan(errors).any():
+            raise ValueError("training diverged: temporal-difference errors are no longer numbers")
         self._take_in_new()
-        priorities = (np.abs(errors) + self.epsilon) ** self.alpha
+        priorities = (np.minimum(np.abs(errors), _LARGEST_ERROR) + self.epsilon) ** self.alpha
         self._tree.put(at, priorities)
         self._largest = max(self._largest, float(priorities.max()))
 
@@ -137,6 +145,22 @@ class PrioritizedReplayBuffer(Prioritized, ReplayBuffer):  # type: ignore[misc] 
     def __init__(self, *args: Any, n_steps: int = 1, gamma: float = 0.99, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.n_steps, self.gamma = n_steps, gamma
+
+    @property
+    def sampler_class(self) -> type[ReplaySampler] | None:
+        """Draws batches for the faster form, which sums no rewards."""
+        return PrioritizedSampler if self.n_steps == 1 else None
+
+
+class PrioritizedSampler(ReplaySampler):
+    """Draws weighted batches as NumPy arrays."""
+
+    buffer: PrioritizedReplayBuffer
+
+    def __call__(self, batch_size: int, normalizer: VecNormalize | None) -> Batch:
+        """The same transitions as PrioritizedReplayBuffer.sample."""
+        at, weights = self.buffer.draw(batch_size)
+        return replace(self.transitions(at, normalizer), weights=weights.astype(np.float32))
 
 
 class PrioritizedFrameBuffer(Prioritized, FrameBuffer):  # type: ignore[misc]  # samples have more

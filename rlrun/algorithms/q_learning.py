@@ -48,7 +48,8 @@ class QLearning(EpisodicAlgorithm):
     :param learning_rate: how far a value moves towards its target: 1 replaces it
     :param gamma: discount of the following state's value
     :param exploration_initial_eps: epsilon of the first episode
-    :param exploration_final_eps: epsilon that is approached, and that an agent that acts stochastically uses
+    :param exploration_final_eps: epsilon that is approached; an agent that acts stochastically uses that of the last
+        episode
     :param exploration_decay: rate of the fall for each episode
     :param stats_window_size: episodes over which logged returns are averaged
     :param device: ignored: a table is looked up on the CPU

@@ -133,10 +133,8 @@ class REINFORCE(EpisodicAlgorithm):
         observations = obs_as_tensor(np.concatenate(self._seen), self.device)
         actions = obs_as_tensor(np.concatenate(self._done), self.device)
         values, log_probs, _ = policy.evaluate_actions(observations, actions)
-        to_go, predicted = (
-            discounted_returns(np.asarray(self._rewards), self.gamma),
-            values.detach().cpu().numpy()[:, 0],
-        )
+        to_go = discounted_returns(np.asarray(self._rewards), self.gamma)
+        predicted = values.detach().cpu().numpy()[:, 0]
         weights = self.weights(to_go, predicted)
         policy_loss = -(torch.as_tensor(weights, dtype=torch.float32, device=self.device) * log_probs).sum()
         loss = policy_loss

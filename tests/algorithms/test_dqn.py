@@ -21,7 +21,7 @@ from stable_baselines3.common.logger import Logger
 import rlrun
 from rlrun.accelerate import td_learning
 from rlrun.algorithms.build import build_model
-from rlrun.algorithms.dqn import DQN, Dueling, FastDQN
+from rlrun.algorithms.dqn import DQN, OPTIONS, Dueling, FastDQN
 from rlrun.algorithms.prioritized import PrioritizedReplayBuffer
 from rlrun.algorithms.sum_tree import SumTree
 from rlrun.config.loading import read_source
@@ -85,7 +85,8 @@ def test_transitions_are_drawn_in_proportion_to_their_priority(alpha: float) -> 
     counts = np.zeros(30)
     for _ in range(20_000):  # one at a time: those of a batch are spread evenly on purpose
         counts += np.bincount(buffer.draw(1)[0], minlength=30)
-    expected = (errors + 0.1) ** alpha
+    assert errors.max() > 1.5
+    expected = (np.minimum(errors, 1) + 0.1) ** alpha
     assert chisquare(counts, expected / expected.sum() * counts.sum()).pvalue > 0.001
     if alpha:
         assert chisquare(counts, np.full(30, counts.sum() / 30)).pvalue < 1e-6
@@ -93,14 +94,14 @@ def test_transitions_are_drawn_in_proportion_to_their_priority(alpha: float) -> 
 
 def test_a_batch_takes_one_transition_from_each_equal_part() -> None:
     buffer = buffer_of(8, alpha=1.0, epsilon=0.0)
-    buffer.update_priorities(np.arange(8), np.array([4.0, 0, 0, 0, 1, 1, 1, 1]))
+    buffer.update_priorities(np.arange(8), np.array([0.8, 0, 0, 0, 0.2, 0.2, 0.2, 0.2]))
     at, _ = buffer.draw(8)
     assert sorted(at.tolist()) == [0, 0, 0, 0, 4, 5, 6, 7]
 
 
 def test_weights_make_up_for_uneven_draws() -> None:
     buffer = buffer_of(4, alpha=1.0, epsilon=0.0)
-    buffer.update_priorities(np.arange(4), np.array([1.0, 2.0, 4.0, 1.0]))
+    buffer.update_priorities(np.arange(4), np.array([0.2, 0.4, 0.8, 0.2]))
     buffer.beta = 0.5
     at, weights = buffer.draw(64)
     chances = np.array([1, 2, 4, 1]) / 8
@@ -111,14 +112,19 @@ def test_weights_make_up_for_uneven_draws() -> None:
 
 
 def test_a_new_transition_has_the_largest_priority_so_far_and_one_that_is_overwritten_loses_its_own() -> None:
-    buffer = buffer_of(4, added=3, alpha=1.0, epsilon=0.0)
+    buffer = buffer_of(4, added=3, alpha=1.0, epsilon=0.5)
     assert buffer.priorities[:, 0].tolist() == [1, 1, 1, 0]
-    buffer.update_priorities(np.array([0, 1]), np.array([5.0, 0.5]))
+    buffer.update_priorities(np.array([0, 1]), np.array([-5.0, 0.25]))  # 5 counts as 1
     obs = np.zeros((1, 1))
     for _ in range(2):
         buffer.add(obs, obs, obs, np.zeros(1), np.zeros(1), [{}])
-    assert buffer.priorities[:, 0].tolist() == [5, 0.5, 1, 5]
+    assert buffer.priorities[:, 0].tolist() == [1.5, 0.75, 1, 1.5]
     assert (buffer.pos, buffer.full) == (1, True)
+
+
+def test_errors_that_are_no_numbers_are_told() -> None:
+    with pytest.raises(ValueError, match="training diverged"):
+        buffer_of(4).update_priorities(np.arange(2), np.array([0.0, np.nan]))
 
 
 def test_samples_are_the_transitions_that_were_drawn() -> None:
@@ -214,16 +220,21 @@ def test_double_dqn_chooses_with_one_network_and_values_with_the_other() -> None
     assert target(double_q=True) == 7 + 0.5 * 10  # online prefers action 0
 
 
-def test_double_dqn_in_numpy_is_the_one_in_torch_up_to_rounding() -> None:
-    plain, faster = model_of(DQN, double_q=True), model_of(FastDQN, double_q=True)
-    ordinary = model_of(FastDQN)
+@pytest.mark.parametrize("option", ["double_q", "prioritized_replay"])
+def test_an_option_in_numpy_is_the_one_in_torch_up_to_rounding(option: str) -> None:
+    options = {option: True, "prioritized_replay_beta0": 1.0} if option == "prioritized_replay" else {option: True}
+    plain, faster, ordinary = model_of(DQN, **options), model_of(FastDQN, **options), model_of(FastDQN)
     assert faster.acceleration.startswith("auto")
     for model in (plain, faster, ordinary):
         np.random.seed(3)
         model.train(3, 32)
+    assert plain.logger.name_to_value == pytest.approx(faster.logger.name_to_value, rel=1e-5)
     expected, ours, other = weights_of(plain), weights_of(faster), weights_of(ordinary)
     assert all(torch.allclose(expected[name], ours[name], rtol=1e-5, atol=1e-7) for name in expected)
     assert not all(torch.allclose(expected[name], other[name], rtol=1e-5, atol=1e-7) for name in expected)
+    if option == "prioritized_replay":
+        assert faster.replay_buffer.priorities == pytest.approx(plain.replay_buffer.priorities, rel=1e-4)
+        assert len(np.unique(plain.replay_buffer.priorities)) > 30
 
 
 def test_dueling_networks_add_the_value_and_the_advantages_less_their_mean() -> None:
@@ -260,7 +271,7 @@ def test_an_update_gives_what_it_drew_the_priority_of_its_error() -> None:
     buffer.update_priorities = lambda at, errors: (drawn.append((at, errors)), ordinary(at, errors))  # type: ignore[assignment,func-returns-value]
     model.train(1, 8)
     ((at, errors),) = drawn
-    assert buffer.priorities.ravel()[at] == pytest.approx((np.abs(errors) + 0.2) ** 0.5)
+    assert buffer.priorities.ravel()[at] == pytest.approx((np.minimum(np.abs(errors), 1) + 0.2) ** 0.5)
     untouched = np.setdiff1d(np.arange(200), at)
     assert (buffer.priorities.ravel()[untouched] == 1).all()
 
@@ -314,9 +325,50 @@ def test_every_combination_trains_and_its_model_loads_in_sb3(
     assert loaded.predict(np.zeros(4, dtype=np.float32))[0] in (0, 1)
 
 
-@pytest.mark.parametrize("option", ["double_q", "dueling", "prioritized_replay"])
-def test_each_arm_of_the_shipped_comparison_is_one_option(option: str) -> None:
-    assert rlrun.check("ALE/Pong-v5/dqn-family", overrides={f"hyperparameters.{option}": False})
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *product(OPTIONS, [False]),
+        ("n_steps", 3),
+        ("target_update_interval", 1),
+    ],
+)
+def test_each_arm_of_the_shipped_comparison_is_one_option(option: str, value: Any) -> None:
+    assert rlrun.check("ALE/Pong-v5/dqn-family", overrides={f"hyperparameters.{option}": value})
+
+
+class Ledge(gym.Env):
+    """Seven steps to the right pay 100 at the end; a step to the left falls, for -100."""
+
+    observation_space, action_space = spaces.Box(0, 1, (7,), np.float32), spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.place = 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> Any:
+        self.place += 1
+        ended = action == 0 or self.place == 7
+        return self._observe(), (100.0 if action else -100.0) * ended, ended, False, {}
+
+    def _observe(self) -> np.ndarray:
+        return np.eye(8, 7, dtype=np.float32)[self.place]
+
+
+@pytest.mark.parametrize("options", [*([option] for option in OPTIONS), list(OPTIONS)])
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_each_option_learns(options: list[str], n_steps: int) -> None:
+    settings: dict[str, Any] = {"buffer_size": 1_000, "learning_starts": 100, "train_freq": 2, "gradient_steps": 2}
+    settings |= {"learning_rate": 0.01, "target_update_interval": 50, "exploration_fraction": 0.8, "seed": 0}
+    model = FastDQN("MlpPolicy", Ledge(), n_steps=n_steps, **settings, **dict.fromkeys(options, True))
+    model.learn(1_500, log_interval=None)  # type: ignore[arg-type]
+    env = Ledge()
+    seen, ended, total = env.reset()[0], False, 0.0
+    while not ended:
+        seen, reward, ended, *_ = env.step(model.predict(seen, deterministic=True)[0])
+        total += reward
+    assert total == 100
 
 
 def test_another_ones_subclass_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

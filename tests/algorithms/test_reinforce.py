@@ -89,13 +89,26 @@ def model_logger() -> Any:
     return Logger(None, [])
 
 
-def test_the_baseline_is_fitted_to_the_reward_to_go_and_only_when_it_is_asked_for():
-    for wanted in (True, False):
-        model = agent(baseline=wanted, learning_rate=0.01)
-        before = model.policy.value_net.weight.detach().clone()  # type: ignore[union-attr, operator]
-        model.learn(total_episodes=3)
-        after = model.policy.value_net.weight.detach()  # type: ignore[union-attr, operator]
-        assert bool((before != after).any()) is wanted
+@pytest.mark.parametrize("baseline", [False, True])
+def test_a_linear_baseline_is_taken_off_and_moves_towards_the_return_by_hand(baseline: bool):
+    model = agent(policy_kwargs=LINEAR, learning_rate=0.1, gamma=1.0, baseline=baseline, vf_coef=0.5, standardize=False)
+    actor: Any = model.policy.action_net
+    critic: Any = model.policy.value_net
+    with torch.no_grad():
+        for parameter in (*actor.parameters(), critic.weight):
+            parameter.zero_()  # both actions with 1/2
+        critic.bias.fill_(1.0)
+    model.set_logger(model_logger())
+    model._begin_episode()
+    zeros = np.zeros((1, 4), dtype=np.float32)
+    model._learn_from_step(zeros, np.array([0]), 1.0, None, False)  # return 3, advantage 2
+    model._learn_from_step(zeros, np.array([1]), 2.0, None, True)  # return 2, advantage 1
+    model._learn_from_episode()
+    first, second = (2.0, 1.0) if baseline else (3.0, 2.0)
+    # d -log p(a) G / d b = (p - onehot(a)) G
+    assert actor.bias.tolist() == pytest.approx([0.1 * (first - second) / 2, -0.1 * (first - second) / 2])
+    # d (mean of (V - G)^2) / d V's bias = 2 * mean(V - G) = 2 * (-2 - 1) / 2 = -3, of which vf_coef is half
+    assert critic.bias.item() == pytest.approx(1 + 0.1 * 0.5 * 3 if baseline else 1.0)
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
@@ -125,6 +138,11 @@ def test_a_saved_agent_is_loaded_as_it_was_and_learns_on(tmp_path: Path):
     assert (int(steps), loaded._episode_num, loaded._n_updates) == (3, 3, 3)
     loaded.learn(total_episodes=2, reset_num_timesteps=False)
     assert loaded._episode_num == 5
+
+
+def test_sb3s_progress_bar_is_for_timesteps():
+    with pytest.raises(ValueError, match="leave progress_bar out"):
+        agent().learn(total_episodes=2, progress_bar=True)
 
 
 @pytest.mark.parametrize(
