@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from rlrun.errors import ConfigError, RlrunError
+from rlrun.errors import ConfigError, Interrupted, RlrunError
 from rlrun.words import duration, number
 
 # Where reports go; None: wherever sys.stdout is when they are written.
@@ -74,6 +74,8 @@ def finish() -> None:
     """
     with contextlib.suppress(BrokenPipeError):
         _out().flush()
+        if _reports is not None and _reports is not sys.stdout:
+            _reports.close()  # what an env's checker told Python to warn of would be named last of all
 
 
 def print_json(value: Any) -> None:
@@ -119,7 +121,7 @@ def print_error(error: RlrunError) -> None:
         if len(error.problems) > 1:
             note(f"{len(error.problems)} problems; nothing was created.")
         return
-    note(f"error: {error.message}")
+    note(error.message if isinstance(error, Interrupted) else f"error: {error.message}")
     if error.hint:
         note(f"       {error.hint}")
 

@@ -18,7 +18,7 @@ from rlrun.accelerate.flat import Array, FlatParameters
 def why_not(policy: Any) -> str:
     """Why a policy cannot be computed here; empty when it can."""
     if type(policy) not in (ActorCriticPolicy, MultiInputActorCriticPolicy):
-        return f"the policy is a {type(policy).__name__}"
+        return f"the policy is {type(policy).__name__}"
     if policy.use_sde:
         return "the policy explores with gSDE"
     extractors = {type(policy.pi_features_extractor), type(policy.vf_features_extractor)}

@@ -112,7 +112,7 @@ class OffPolicy(Accelerated):
         if model.device.type != "cpu":
             return f"the device is {model.device}"
         if type(model.policy) not in self.policies:
-            return f"the policy is a {type(model.policy).__name__}"
+            return f"the policy is {type(model.policy).__name__}"
         if model.use_sde:
             return "it explores with gSDE"
         return why_no_learner(model.policy, *self.networks(), model.replay_buffer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, ClassVar
 
 import torch
@@ -148,7 +149,9 @@ class DQN(PlainDQN):
             **{"n_steps": self.n_steps, "gamma": self.gamma},
             **{"alpha": self.prioritized_replay_alpha, "epsilon": self.prioritized_replay_eps},
         }
-        super()._setup_model()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="`n_steps")  # that it is ignored: not by these buffers
+            super()._setup_model()
         # A saved model does not name it: whoever loads one makes the buffer that SB3 would.
         self.replay_buffer_class, self.replay_buffer_kwargs = None, settings
 

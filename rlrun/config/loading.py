@@ -54,7 +54,9 @@ class Source:
     path: Path | None = None
 
     def place(self, path: KeyPath) -> str:
-        """Where a key was written, or the nearest key above it."""
+        """Where a key was written, else one of those in it, else the nearest key above it."""
+        if path and path not in self.places:
+            path = next((key for key in self.places if key[: len(path)] == path), path)
         while path and path not in self.places:
             path = path[:-1]
         return self.places.get(path, str(self.path) if self.path else "")
@@ -106,12 +108,15 @@ def _copied(value: Any) -> Any:
 
 
 def apply_overrides(source: Source, overrides: list[Override]) -> None:
-    """Replace values of what was read.
+    """Replace values of what was read; a budget in one unit replaces one in the other.
 
     :raises ConfigError: when an override does not fit
     """
     problems = []
     seen: dict[str, str] = {}
+    if sum(override.key in BUDGETS and override.value is not None for override in overrides) == 1:
+        for budget in BUDGETS:
+            source.values.pop(budget, None)
     for override in overrides:
         twice = next((flag for key, flag in seen.items() if _overlap(key, override.key)), None)
         if twice is not None:
@@ -174,8 +179,7 @@ def _budget(source: Source) -> list[Problem]:
         return []
     if found == NO_BUDGET:
         return [source.problem((), f"{found}.", "For instance `total_timesteps: 100_000`.")]
-    hint = "Leave one out: --set total_episodes=N changes a budget of episodes, --set total_episodes=null drops it."
-    return [source.problem(("total_timesteps",), f"{found}.", hint)]
+    return [source.problem(("total_timesteps",), f"{found}.", "Leave one out.")]
 
 
 def sound_part(source: Source) -> Config:
@@ -218,6 +222,7 @@ def _problem(source: Source, detail: Any, model: type[BaseModel]) -> Problem:
         message = f"{context['error']}."
     elif kind in ("model_type", "model_attributes_type", "dict_type"):
         message = f"must be a section (keys and values), not {shown(value)}."
+        hint = _SECTION_HINTS.get(dotted(location), "")
     elif kind == "literal_error":
         message = f"must be {context['expected']}, not {shown(value)}."
         hint = _VALUE_HABITS.get(str(value), "")
@@ -236,6 +241,14 @@ _KINDS = {
     "list_type": "a list",
     "too_short": "a list with something in it",
     "string_too_short": "a name",
+}
+_SECTION_HINTS = {
+    "curiosity": "For instance `curiosity: {kind: rnd}`, or --set curiosity.kind=rnd.",
+    "early_stop": "For instance `early_stop: {mean_return: 475}`.",
+    "env": "For instance `env: {id: CartPole-v1}`.",
+    "evaluation": "For instance `evaluation: {every: 10_000, episodes: 20}`.",
+    "checkpoint": "For instance `checkpoint: {every: 10_000, keep: 3}`.",
+    "hyperparameters": "For instance `hyperparameters: {learning_rate: 0.0003}`.",
 }
 _MISSING_HINTS = {
     "algo": "For instance `algo: ppo`.",

@@ -87,7 +87,8 @@ def writing_client(repo: str) -> HfApi:
     :raises UsageError: without a token, or with one that may not
     """
     if not get_token():
-        raise UsageError("There is no Hub token.", "Log in with `hf auth login`, or set HF_TOKEN.")
+        hint = "Log in with `hf auth login`, or set HF_TOKEN. `rlrun package RUN` makes the folder alone, offline."
+        raise UsageError("There is no Hub token.", hint)
     user, slash, name = repo.partition("/")
     if not slash or not user or not name:
         raise UsageError(f'"{repo}" names no repository.', "A repository is named user/name.")

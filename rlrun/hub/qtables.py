@@ -14,10 +14,11 @@ from rlrun.envs.seeding import Stream, draw_seeds
 from rlrun.errors import UsageError
 from rlrun.evaluation.evaluate import evaluate
 from rlrun.evaluation.statistics import Evaluation
+from rlrun.publish.card import BOARD_IDS
 from rlrun.runs.pickles import read_pickle
 
 FILE = "q-learning.pkl"
-_SUCCESSORS = {"Taxi-v3": "Taxi-v4"}  # the same task; Gymnasium took the old id away
+_SUCCESSORS = {old: new for new, old in BOARD_IDS.items()}  # Gymnasium took the old ids away
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ LEADERBOARD = frozenset(
         *("PandaReach-v3", "PandaPickAndPlace-v3", "Pixelcopter-PLE-v0"),
     )
 )
+# Newer versions of envs that the board knows, of the same task.
+BOARD_IDS = {"Taxi-v4": "Taxi-v3"}
 VIDEO, CURVE, MODEL_CARD = "replay.mp4", "learning_curve.png", "README.md"
 
 
@@ -88,10 +90,23 @@ def leaderboard_score(result: Mapping[str, Any]) -> float:
 
 def leaderboard_words(config: Config, result: Mapping[str, Any]) -> str:
     """The score, and whether the leaderboard has the env under this id."""
-    score = f"mean - standard deviation = {leaderboard_score(result):.2f}"
-    if config.env.id in LEADERBOARD:
-        return f"Score on the course's leaderboard: {score}."
-    return f"The course's leaderboard has no {config.env.id}, so it will not list this ({score})."
+    score, env = f"mean - standard deviation = {leaderboard_score(result):.2f}", board_id(config)
+    if env in LEADERBOARD:
+        return f"Score on the course's leaderboard, as {env}: {score}."
+    return f"The course's leaderboard has no {env}, so it will not list this ({score})."
+
+
+def board_id(config: Config) -> str:
+    """The id under which the course publishes agents of an env, which for FrozenLake says map and ice."""
+    env, kwargs = config.env.id, _evaluation_kwargs(config)
+    if env != "FrozenLake-v1" or not kwargs.keys() <= {"map_name", "is_slippery"}:
+        return BOARD_IDS.get(env, env)
+    ice = "" if kwargs.get("is_slippery", True) else "-no_slippery"
+    return f"{env}-{kwargs.get('map_name', '4x4')}{ice}"
+
+
+def _evaluation_kwargs(config: Config) -> dict[str, Any]:
+    return {**config.env.kwargs, **config.evaluation.env_kwargs}
 
 
 def model_card(facts: CardFacts) -> str:
@@ -100,7 +115,7 @@ def model_card(facts: CardFacts) -> str:
 
 
 def _metadata(facts: CardFacts) -> str:
-    env = facts.config.env.id
+    env = board_id(facts.config)
     score = EvalResult(
         task_type="reinforcement-learning",
         task_name="reinforcement-learning",
@@ -114,7 +129,11 @@ def _metadata(facts: CardFacts) -> str:
     data = ModelCardData(
         library_name="stable-baselines3",
         model_name=facts.config.algo.upper(),
-        tags=[env, *_kind(facts.config.algo), "reinforcement-learning", "stable-baselines3", "rlrun"],
+        tags=[
+            *dict.fromkeys((env, facts.config.env.id)),
+            *_kind(facts.config.algo),
+            *("reinforcement-learning", "stable-baselines3", "rlrun"),
+        ],
         eval_results=[score],
     )
     return str(data.to_yaml()).strip()
@@ -122,7 +141,8 @@ def _metadata(facts: CardFacts) -> str:
 
 def _kind(algo: str) -> list[str]:
     """Tags by which people look for an algorithm's agents."""
-    return ["q-learning"] if algo == "q_learning" else ["deep-reinforcement-learning"]
+    own = {"q_learning": ["q-learning"], "reinforce": ["reinforce", "deep-reinforcement-learning"]}
+    return own.get(algo, ["deep-reinforcement-learning"])
 
 
 def _body(facts: CardFacts) -> str:
@@ -225,7 +245,7 @@ def _order(line: str) -> tuple[bool, str]:
 
 def _env_in_sb3(config: Config) -> tuple[list[str], list[str]]:
     """Lines that build the evaluation env, and what they import."""
-    env_id, kwargs = config.env.id, {**config.env.kwargs, **config.evaluation.env_kwargs}
+    env_id, kwargs = config.env.id, _evaluation_kwargs(config)
     module = family_of(env_id).module
     # Box2D and MuJoCo have no ids of their own: Gymnasium registers what needs them.
     registering = [module] if module and module not in ("Box2D", "mujoco") else []

@@ -157,7 +157,10 @@ def test_a_mapping_from_python_is_copied_and_never_changed() -> None:
         ),
         ({"env": {"n_envs": 4}}, 'env: "env.id" is missing. For instance `id: CartPole-v1`.'),
         ({"env": {"id": ""}}, "env.id: must be a name, not ''."),
-        ({"env": "CartPole-v1"}, "env: must be a section (keys and values), not 'CartPole-v1'."),
+        (
+            {"env": "CartPole-v1"},
+            "env: must be a section (keys and values), not 'CartPole-v1'. For instance `env: {id: CartPole-v1}`.",
+        ),
         ({"env": {"id": "X", "vec": "spawn"}}, "env.vec: must be 'auto', 'serial' or 'workers', not 'spawn'."),
         (
             {"env": {"id": "X", "vec": "subproc"}},
@@ -193,7 +196,11 @@ def test_a_mapping_from_python_is_copied_and_never_changed() -> None:
         ({"callbacks": [{"kwargs": {}}]}, 'callbacks.0: "callbacks.0.class" is missing.'),
         ({"device": 0}, "device: must be a string, not 0."),
         ({"max_time": "3x"}, 'max_time: must be seconds or a duration such as "3h50m".'),
-        ({"hyperparameters": None}, "hyperparameters: must be a section (keys and values), not null."),
+        (
+            {"hyperparameters": None},
+            "hyperparameters: must be a section (keys and values), not null. "
+            "For instance `hyperparameters: {learning_rate: 0.0003}`.",
+        ),
     ],
 )
 def test_a_wrong_value_is_said_in_the_users_spelling(values: dict[str, Any], problem: str) -> None:

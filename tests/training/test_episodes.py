@@ -164,6 +164,9 @@ def test_an_agent_with_a_table_is_packaged_with_it(folder: Path):
     card = (package.path / "README.md").read_text()
     assert "from rlrun.algorithms.q_learning import QLearning" in card
     assert "- q-learning" in card
+    # As the course names it; LAKE does not slip.
+    assert "- FrozenLake-v1-4x4-no_slippery\n- FrozenLake-v1\n" in card.replace("  ", "")
+    assert "as FrozenLake-v1-4x4-no_slippery" in package.words
 
 
 @pytest.mark.parametrize(
@@ -188,6 +191,13 @@ def test_what_does_not_fit_is_said(changes: dict[str, Any], message: str):
     assert message in str(caught.value)
 
 
+def test_a_budget_that_is_set_replaces_one_in_the_other_unit():
+    assert rlrun.check(config(LAKE), overrides={"total_timesteps": 50}).config.total_episodes is None
+    with pytest.raises(ConfigError, match="ppo learns from timesteps") as caught:
+        rlrun.check("CartPole-v1/ppo", overrides={"total_episodes": 100})
+    assert "both are given" not in str(caught.value)
+
+
 def test_algorithms_that_learn_from_timesteps_refuse_a_budget_of_episodes():
     with pytest.raises(ConfigError) as caught:
         rlrun.check({"algo": "ppo", "env": {"id": "CartPole-v1"}, "total_episodes": 100})
@@ -201,12 +211,11 @@ def test_all_that_is_wrong_is_said_at_once_with_the_budget():
     assert len(caught.value.problems) == 3
 
 
-def test_timesteps_on_the_command_line_do_not_replace_episodes(rlrun_command: Command):
-    outcome = rlrun_command("train", *own_config(20), "--timesteps", "100")
-    assert outcome.code == 2
-    assert "--set total_episodes=N" in outcome.err
-    outcome = rlrun_command("train", *own_config(20), "--timesteps", "100", "--set", "total_episodes=null")
+@pytest.mark.parametrize("more", [(), ("--set", "total_episodes=null")])
+def test_timesteps_on_the_command_line_replace_episodes(more: tuple[str, ...], rlrun_command: Command):
+    outcome = rlrun_command("train", *own_config(20), "--timesteps", "100", *more)
     assert outcome.code == 0, outcome.err
+    assert "timesteps in" in outcome.out + outcome.err
 
 
 @pytest.mark.parametrize(("algo", "env"), [("q_learning", "FrozenLake-v1"), ("reinforce", "CartPole-v1")])
