@@ -1,7 +1,7 @@
 """What prioritised replay costs: milliseconds of an update of DQN with it and without, in turn.
 
-Both sides are rlrun's own DQN with dueling networks, so that nothing but the replay differs; a step's cost of keeping
-priorities is in an update's (``train_freq: 4``: four new transitions for each).
+Each side is what rlrun trains with, accelerated; a step's cost of keeping priorities is in an update's (``train_freq:
+4``: four new transitions for each).
 
     python benchmarks/prioritized.py [--rounds 7]
 """
@@ -44,10 +44,10 @@ FILLED = 10_000
 
 def side(case: dict[str, Any], prioritized: bool) -> Any:
     """A function that does one update, and what four steps add to it."""
-    hyper = {**case["hyperparameters"], "dueling": True, "prioritized_replay": prioritized}
-    config = {"algo": "dqn", "total_timesteps": 1_000_000, "env": case["env"], "hyperparameters": hyper}
+    hyper = {**case["hyperparameters"], "prioritized_replay": prioritized}
+    config = {"algo": "dqn", "total_timesteps": 1_000_000, "threads": 1, "env": case["env"], "hyperparameters": hyper}
     plan = make_plan(read_source(config))
-    torch.set_num_threads(plan.config.threads or 1)
+    torch.set_num_threads(1)
     venv, _ = plan.recipe.make_training_vec()
     model: Any = build_model(plan.config, venv)
     model.set_logger(Logger(None, []))
