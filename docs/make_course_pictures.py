@@ -58,7 +58,7 @@ def draw(name: str, run: rlrun.Run, moment: float) -> None:
     curve.plot(moments, [scores[at == m].mean() for m in moments], "o-", color="#D55E00", ms=3, label="evaluation")
     curve.set(xlabel="timesteps", ylabel="return", title=f"{run.config.algo} on {run.config.env.id}")
     curve.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
-    curve.legend(frameon=False)
+    curve.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     curve.spines[["top", "right"]].set_visible(False)
     picture.imshow(frame(run, moment))
     picture.set_axis_off()
