@@ -205,7 +205,7 @@ class Run:
         out: str | Path | None = None,
         *,
         checkpoint: str | int | None = None,
-        episodes: int = 1,
+        episodes: int | None = None,
         length: int = 10_000,
         fps: float | None = None,
         gif: bool = False,
@@ -217,7 +217,7 @@ class Run:
 
         :param out: the MP4; None: in the run's folder ``videos``
         :param checkpoint: ``best``, ``final``, ``latest`` or timesteps; None: the first of these that there is
-        :param episodes: how many
+        :param episodes: how many; None: as many as fill 5 seconds, at most 10
         :param length: the agent's steps in all after which to end, also in the middle of an episode
         :param fps: frames a second; None: the env's ``render_fps``, else 30
         :param gif: write a GIF too, beside the MP4

@@ -19,7 +19,10 @@ SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of the episode
 def video(
     run: RunArgument,
     checkpoint: CheckpointOption = None,
-    episodes: Annotated[int, typer.Option(parser=positive, metavar="<int>", help="Number of episodes.")] = 1,
+    episodes: Annotated[
+        int | None,
+        typer.Option(parser=positive, metavar="<int>", help="Number of episodes; default: 5 seconds, at most 10."),
+    ] = None,
     length: Annotated[
         int, typer.Option(parser=positive, metavar="<int>", help="The agent's steps after which the film ends.")
     ] = 10_000,

@@ -28,24 +28,30 @@ from rlrun.evaluation.pictures import Figures, as_filmed, checked, is_flat, with
 FOLDER = "videos"  # of a run directory
 _FASTEST_FPS = 240
 _USUAL_FPS = 30.0  # of an env that does not say
+_LONG_ENOUGH, _MANY_EPISODES = 5.0, 10  # seconds of a film whose episodes were not counted, and the most of these
 
 
 @dataclass(frozen=True)
 class Filming:
     """How to film.
 
-    :ivar episodes: how many
+    :ivar episodes: how many; None: as many as fill 5 seconds, at most 10
     :ivar length: the agent's steps in all after which to end, also in the middle of an episode
     :ivar fps: frames a second; None: the env's ``render_fps``, else 30
     :ivar gif: write a GIF too, beside the MP4
     :ivar overlay: draw episode, step and return on the frames
     """
 
-    episodes: int = 1
+    episodes: int | None = None
     length: int = 10_000
     fps: float | None = None
     gif: bool = False
     overlay: bool = False
+
+    @property
+    def most_episodes(self) -> int:
+        """How many there are at most."""
+        return _MANY_EPISODES if self.episodes is None else self.episodes
 
     def __post_init__(self) -> None:
         for name in ("episodes", "length", "fps"):
@@ -137,13 +143,14 @@ class _Reel:
         self._encoder: Encoder | None = None
         self._is_flat = True
         self._steps = 0
+        self._has_enough = False
         self.episodes: list[tuple[float, int]] = []
         self.is_within_episode = False
 
     @property
     def is_full(self) -> bool:
         """Whether nothing more is to be filmed."""
-        return len(self.episodes) == self._settings.episodes or self._steps >= self._settings.length
+        return self._has_enough or self._steps >= self._settings.length
 
     def begin_episode(self, picture: Any, fps: float) -> None:
         """Take the picture after a reset."""
@@ -162,6 +169,9 @@ class _Reel:
         """Note how the episode ended."""
         self.episodes.append((total, length))
         self.is_within_episode = False
+        self._has_enough = len(self.episodes) == self._settings.most_episodes
+        if self._settings.episodes is None and self._encoder is not None:
+            self._has_enough |= self._encoder.frames / self._encoder.fps >= _LONG_ENOUGH
 
     def _take(self, picture: Any, figures: Figures, fps: float) -> None:
         frame = checked(picture, self._env_id)

@@ -99,7 +99,7 @@ def film_run(
         agent.model,
         agent.recipe,
         agent.statistics,
-        draw_seeds(seed, Stream.VIDEO, settings.episodes),
+        draw_seeds(seed, Stream.VIDEO, settings.most_episodes),
         out or run.path / FOLDER / f"{name}-{agent.timesteps}.mp4",
         settings,
         deterministic=bool(config.evaluation.deterministic),

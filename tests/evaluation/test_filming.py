@@ -121,6 +121,14 @@ def test_each_family_is_filmed_without_a_display(family: str, folder: Path, monk
     assert (frames[0] != frames[-1]).any()
 
 
+@pytest.mark.parametrize(("fps", "episodes"), [(10, 9), (3, 3), (240, 10)])
+def test_short_episodes_follow_one_another_until_the_film_is_long_enough(
+    lamp: Run, tmp_path: Path, fps: int, episodes: int
+) -> None:
+    made = lamp.video(tmp_path / "a.mp4", fps=fps)  # six frames each
+    assert (len(made.film.lengths), made.film.frames, made.film.is_cut) == (episodes, 6 * episodes, False)
+
+
 def test_a_film_has_a_frame_for_every_state_and_says_what_was_seen(lamp: Run, tmp_path: Path):
     made = lamp.video(tmp_path / "a.mp4", episodes=2)
     assert made.film.frames == 2 * (5 + 1)  # the first state and the last one too
@@ -148,7 +156,7 @@ def test_length_ends_it_within_an_episode(lamp: Run, tmp_path: Path):
 
 
 def test_a_gif_beside_it(lamp: Run, tmp_path: Path):
-    made = lamp.video(tmp_path / "a.mp4", gif=True)
+    made = lamp.video(tmp_path / "a.mp4", gif=True, episodes=1)
     assert made.film.gif == tmp_path / "a.gif"
     assert (tmp_path / "a.gif").read_bytes().startswith(b"GIF89a")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gif", "a.mp4"]
@@ -215,7 +223,7 @@ def test_an_ffmpeg_that_fails_leaves_no_file(program: str, lamp: Run, tmp_path: 
 
 
 def test_a_video_that_does_not_hold_what_was_filmed_is_refused(lamp: Run, tmp_path: Path):
-    made = lamp.video(tmp_path / "a.mp4")
+    made = lamp.video(tmp_path / "a.mp4", episodes=1)
     size = (made.film.height, made.film.width)
     with pytest.raises(RlrunError, match="6 frames of"):
         encoding.check_film(made.path, size, 7)
@@ -296,12 +304,12 @@ def test_watching_plays_episodes_and_waits_between_steps(
 
 def test_the_command_says_what_it_made(rlrun_command: Callable[..., Any], lamp: Run, tmp_path: Path):
     out = tmp_path / "a b.mp4"
-    outcome = rlrun_command("video", str(lamp.path), "--out", str(out), "--json")
+    outcome = rlrun_command("video", str(lamp.path), "--out", str(out), "--json", "--episodes", "1")
     assert outcome.code == 0, outcome.err
     values = json.loads(outcome.out)
     assert (values["path"], values["frames"], values["returns"], values["cut"]) == (str(out), 6, [5.0], False)
     assert values["bytes"] == out.stat().st_size
-    said = rlrun_command("video", str(lamp.path), "--out", str(out))
+    said = rlrun_command("video", str(lamp.path), "--out", str(out), "--episodes", "1")
     assert "6 frames of 428 x 288 pixels, 0.6 s at 10 frames a second" in said.out
     for wrong in (["--fps", "0"], ["--out", str(tmp_path / "a.avi")], ["--episodes", "0"], ["--checkpoint", "7"]):
         refused = rlrun_command("video", str(lamp.path), *wrong)
