@@ -67,9 +67,10 @@ def _exactness(run: RunDirectory) -> dict[str, Any]:
 def listing(run: RunDirectory) -> dict[str, Any]:
     """One row of ``rlrun runs``, from the manifest alone."""
     manifest = run.manifest()
-    seconds = manifest.get("seconds")
+    seconds, config_file = manifest.get("seconds"), manifest.get("config_file")
     return {
         "run": run.label,
+        "config": Path(config_file).stem if config_file else None,  # two of them may train the same algorithm
         "status": status_of(run),
         "seed": manifest.get("seed"),
         "timesteps": manifest.get("timesteps"),
