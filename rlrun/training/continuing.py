@@ -120,11 +120,12 @@ def prepare(run: RunDirectory, wishes: Wishes, import_paths: Sequence[str], say:
     :raises UsageError: when it cannot
     """
     before = run.config()
+    has_new_total = wishes.new_total(before) is not None
     checkpoint = _choose(run, wishes, say)
     at = checkpoint.timesteps if checkpoint else 0
     config = _changed(run, before, wishes, checkpoint, import_paths)
     # A process may have died between reopening a finished run and its next checkpoint.
-    reopens = wishes.new_total(before) is not None or run.manifest().get("reopened_at") == at
+    reopens = has_new_total or run.manifest().get("reopened_at") == at
     has_more = config.budget > _done(before, checkpoint)
     if checkpoint is not None and checkpoint.state["session"]["ended_by"] and has_more and reopens:
         return Continuation(run, before, config, _reopened(run, checkpoint, config), is_reopened=True)
