@@ -45,7 +45,7 @@ FILLED = 10_000
 def side(case: dict[str, Any], prioritized: bool) -> Any:
     """A function that does one update, and what four steps add to it."""
     hyper = {**case["hyperparameters"], "prioritized_replay": prioritized}
-    config = {"algo": "dqn", "total_timesteps": 1_000_000, "threads": 1, "env": case["env"], "hyperparameters": hyper}
+    config = {"algo": "dqn", "total_timesteps": 1_000_000, "env": case["env"], "hyperparameters": hyper}
     plan = make_plan(read_source(config))
     torch.set_num_threads(1)
     venv, _ = plan.recipe.make_training_vec()

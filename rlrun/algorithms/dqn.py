@@ -176,12 +176,11 @@ class DQN(PlainDQN):
 
     def _update(self, batch_size: int) -> float:
         buffer: Any = self.replay_buffer
-        if not self.prioritized_replay:
-            batch = buffer.sample(batch_size, env=self._vec_normalize_env)
-            return td_learning.update(self, batch, double_q=self.double_q)[0]
         batch = buffer.sample(batch_size, env=self._vec_normalize_env)
-        loss, errors = td_learning.update(self, batch, double_q=self.double_q, weights=batch.weights)
-        buffer.update_priorities(batch.at, errors.cpu().numpy()[:, 0])
+        weights = batch.weights if self.prioritized_replay else None
+        loss, errors = td_learning.update(self, batch, double_q=self.double_q, weights=weights)
+        if self.prioritized_replay:
+            buffer.update_priorities(batch.at, errors.cpu().numpy()[:, 0])
         return loss
 
 
@@ -203,15 +202,15 @@ class FastDQN(q_learning.FastDQN, DQN):
 
     def build_fast(self) -> q_learning.QLearner:
         """See Accelerated."""
-        learner = PrioritizedLearner if self.prioritized_replay else q_learning.QLearner
-        return learner(self, self.q_net, self.q_net_target)
+        if self.prioritized_replay:
+            return PrioritizedLearner(self, self.q_net, self.q_net_target)
+        return super().build_fast()
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """See QLearning."""
-        if self.fast is not None:
-            self.set_beta()
+        self.set_beta()
         super().train(gradient_steps, batch_size)
 
     def train_in_torch(self, gradient_steps: int, batch_size: int) -> None:
         """See QLearning: with the options, which SB3's DQN does not have."""
-        DQN.train(self, gradient_steps, batch_size)
+        td_learning.train(self, gradient_steps, batch_size, self._update)

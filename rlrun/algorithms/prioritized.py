@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,12 +105,13 @@ class Prioritized:
         :param errors: of either sign, (batch,)
         :raises ValueError: when training has diverged
         """
-        if np.isnan(errors).any():
+        priorities = (np.minimum(np.abs(errors), _LARGEST_ERROR) + self.epsilon) ** self.alpha
+        largest = float(priorities.max())
+        if math.isnan(largest):
             raise ValueError("training diverged: temporal-difference errors are no longer numbers")
         self._take_in_new()
-        priorities = (np.minimum(np.abs(errors), _LARGEST_ERROR) + self.epsilon) ** self.alpha
         self._tree.put(at, priorities)
-        self._largest = max(self._largest, float(priorities.max()))
+        self._largest = max(self._largest, largest)
 
     def _take_in_new(self) -> None:
         if self._new:
@@ -148,8 +149,8 @@ class PrioritizedReplayBuffer(Prioritized, ReplayBuffer):  # type: ignore[misc] 
 
     @property
     def sampler_class(self) -> type[ReplaySampler] | None:
-        """Draws batches for the faster form, which sums no rewards."""
-        return PrioritizedSampler if self.n_steps == 1 else None
+        """Draws batches for the faster form, which sums no rewards; of this class, not of one derived from it."""
+        return PrioritizedSampler if self.n_steps == 1 and type(self) is PrioritizedReplayBuffer else None
 
 
 class PrioritizedSampler(ReplaySampler):
@@ -160,7 +161,9 @@ class PrioritizedSampler(ReplaySampler):
     def __call__(self, batch_size: int, normalizer: VecNormalize | None) -> Batch:
         """The same transitions as PrioritizedReplayBuffer.sample."""
         at, weights = self.buffer.draw(batch_size)
-        return replace(self.transitions(at, normalizer), weights=weights.astype(np.float32))
+        batch = self.transitions(at, normalizer)
+        batch.weights = weights.astype(np.float32)
+        return batch
 
 
 class PrioritizedFrameBuffer(Prioritized, FrameBuffer):  # type: ignore[misc]  # samples have more

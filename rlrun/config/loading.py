@@ -217,12 +217,12 @@ def _problem(source: Source, detail: Any, model: type[BaseModel]) -> Problem:
         return _unknown_key(source, location, model)
     if kind == "missing":
         path = location[:-1]
-        return source.problem(path, f'"{dotted(location)}" is missing.', _MISSING_HINTS.get(dotted(location), ""))
+        return source.problem(path, f'"{dotted(location)}" is missing.', _EXAMPLES.get(dotted(location), ""))
     if kind == "value_error":
         message = f"{context['error']}."
     elif kind in ("model_type", "model_attributes_type", "dict_type"):
         message = f"must be a section (keys and values), not {shown(value)}."
-        hint = _SECTION_HINTS.get(dotted(location), "")
+        hint = _EXAMPLES.get(dotted(location), "")
     elif kind == "literal_error":
         message = f"must be {context['expected']}, not {shown(value)}."
         hint = _VALUE_HABITS.get(str(value), "")
@@ -242,18 +242,15 @@ _KINDS = {
     "too_short": "a list with something in it",
     "string_too_short": "a name",
 }
-_SECTION_HINTS = {
+_EXAMPLES = {
+    "algo": "For instance `algo: ppo`.",
     "curiosity": "For instance `curiosity: {kind: rnd}`, or --set curiosity.kind=rnd.",
     "early_stop": "For instance `early_stop: {mean_return: 475}`.",
     "env": "For instance `env: {id: CartPole-v1}`.",
+    "env.id": "For instance `id: CartPole-v1`.",
     "evaluation": "For instance `evaluation: {every: 10_000, episodes: 20}`.",
     "checkpoint": "For instance `checkpoint: {every: 10_000, keep: 3}`.",
     "hyperparameters": "For instance `hyperparameters: {learning_rate: 0.0003}`.",
-}
-_MISSING_HINTS = {
-    "algo": "For instance `algo: ppo`.",
-    "env": "For instance `env: {id: CartPole-v1}`.",
-    "env.id": "For instance `id: CartPole-v1`.",
 }
 
 

@@ -263,6 +263,11 @@ class Config(Section):
     )
 
     @property
+    def evaluation_kwargs(self) -> dict[str, Any]:
+        """Keyword arguments of the env outside training."""
+        return {**self.env.kwargs, **self.evaluation.env_kwargs}
+
+    @property
     def budget(self) -> int:
         """How much to train, in :attr:`budget_unit`."""
         return self.total_timesteps or self.total_episodes or 0

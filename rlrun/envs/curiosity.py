@@ -273,23 +273,22 @@ class Curiosity(VecEnvWrapper):
         steps, self._steps = self._steps, []
         before = _joined([step[0] for step in steps]) if self.model.reads_before else None
         after = _joined([step[2] for step in steps])
-        count, was_ready = len(steps) * self.num_envs, self.is_ready
+        count = len(steps) * self.num_envs
         for start in range(0, count, _CHUNK):
             self.observations.update(_rows(after, np.arange(start, min(start + _CHUNK, count))))
-        if was_ready:
+        if self.is_ready:
             intrinsic = np.stack([step[3] for step in steps])
         else:
             intrinsic = np.stack([self._errors(*step[:3]) for step in steps])
-        # Until it is ready, every step counts alike.
-        kept = np.exp(-count / _MEMORY_OF_USUAL) if was_ready else self._seen / (self._seen + len(steps))
         mean = float(intrinsic.mean())
+        kept = self._kept(len(steps), _MEMORY_OF_USUAL)
         usual = kept * self.usual + (1 - kept) * mean
         sums = []
         for rewards in intrinsic - usual:
             self._returns = self.settings.gamma * self._returns + rewards
             sums.append(self._returns)
         square = float(np.square(sums).mean()) + _SMALLEST
-        kept = np.exp(-count / _MEMORY) if was_ready else self._seen / (self._seen + len(steps))
+        kept = self._kept(len(steps), _MEMORY)
         self.square = float(kept * self.square + (1 - kept) * square)
         self._seen += len(steps)
         actions = np.concatenate([step[1] for step in steps])
@@ -297,6 +296,12 @@ class Curiosity(VecEnvWrapper):
         # The next rollout is judged by what was learnt from this one.
         self.usual = float(usual * self._mean_error(before, actions, after) / mean) if mean else 0.0
         return {"intrinsic_reward": mean, "loss": loss}
+
+    def _kept(self, steps: int, memory: int) -> float:
+        """How much of a moving average of ``memory`` timesteps is left after some steps of each env."""
+        if self.is_ready:
+            return float(np.exp(-steps * self.num_envs / memory))
+        return self._seen / (self._seen + steps)  # until then every step counts alike
 
     def _fit(self, before: Any, actions: np.ndarray, after: Any) -> float:
         """One pass over the steps in batches.
@@ -306,8 +311,7 @@ class Curiosity(VecEnvWrapper):
         order, losses = np.random.permutation(len(actions)), []
         for start in range(0, len(actions), self.settings.batch_size):
             rows = order[start : start + self.settings.batch_size]
-            here = _rows(before, rows) if self.model.reads_before else None
-            loss = self.model.loss(*self._inputs(here, actions[rows], _rows(after, rows)))
+            loss = self.model.loss(*self._inputs(*_rows((before, actions, after), rows)))
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -318,8 +322,7 @@ class Curiosity(VecEnvWrapper):
         total = 0.0
         for start in range(0, len(actions), _CHUNK):
             rows = np.arange(start, min(start + _CHUNK, len(actions)))
-            here = _rows(before, rows) if self.model.reads_before else None
-            total += float(self._errors(here, actions[rows], _rows(after, rows)).sum())
+            total += float(self._errors(*_rows((before, actions, after), rows)).sum())
         return total / len(actions)
 
     def _errors(self, before: Any, actions: np.ndarray, after: Any) -> np.ndarray:
@@ -408,7 +411,12 @@ def _joined(parts: list[Any]) -> Any:
     return np.concatenate(parts)
 
 
-def _rows(observations: Any, rows: np.ndarray) -> Any:
-    if isinstance(observations, dict):
-        return {key: value[rows] for key, value in observations.items()}
-    return observations[rows]
+def _rows(values: Any, rows: np.ndarray) -> Any:
+    """Some rows of an array, of each array in a dict or a tuple; None stays None."""
+    if values is None:
+        return None
+    if isinstance(values, tuple):
+        return tuple(_rows(value, rows) for value in values)
+    if isinstance(values, dict):
+        return {key: value[rows] for key, value in values.items()}
+    return values[rows]

@@ -168,8 +168,7 @@ def _measure(
     try:
         run = Run(adopt(folder, temporary, "verified", {"from": place}, env=env, algo=algo))
         free = {"evaluation.seeds": None} if run.config.evaluation.seeds else {}
-        kwargs = {**run.config.env.kwargs, **run.config.evaluation.env_kwargs}
-        played = run.config.env.model_copy(update={"kwargs": kwargs})
+        played = run.config.env.model_copy(update={"kwargs": run.config.evaluation_kwargs})
         return played, run.evaluate(episodes, seed=seed, overrides=free).evaluation
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -98,15 +98,11 @@ def leaderboard_words(config: Config, result: Mapping[str, Any]) -> str:
 
 def board_id(config: Config) -> str:
     """The id under which the course publishes agents of an env, which for FrozenLake says map and ice."""
-    env, kwargs = config.env.id, _evaluation_kwargs(config)
+    env, kwargs = config.env.id, config.evaluation_kwargs
     if env != "FrozenLake-v1" or not kwargs.keys() <= {"map_name", "is_slippery"}:
         return BOARD_IDS.get(env, env)
     ice = "" if kwargs.get("is_slippery", True) else "-no_slippery"
     return f"{env}-{kwargs.get('map_name', '4x4')}{ice}"
-
-
-def _evaluation_kwargs(config: Config) -> dict[str, Any]:
-    return {**config.env.kwargs, **config.evaluation.env_kwargs}
 
 
 def model_card(facts: CardFacts) -> str:
@@ -245,7 +241,7 @@ def _order(line: str) -> tuple[bool, str]:
 
 def _env_in_sb3(config: Config) -> tuple[list[str], list[str]]:
     """Lines that build the evaluation env, and what they import."""
-    env_id, kwargs = config.env.id, _evaluation_kwargs(config)
+    env_id, kwargs = config.env.id, config.evaluation_kwargs
     module = family_of(env_id).module
     # Box2D and MuJoCo have no ids of their own: Gymnasium registers what needs them.
     registering = [module] if module and module not in ("Box2D", "mujoco") else []

@@ -117,7 +117,7 @@ def test_an_env_that_shows_nothing_new_pays_nothing() -> None:
     for _ in range(3):
         play(venv, 10)
         venv.learn()
-    assert np.abs(play(venv, 10) + 1).max() <= 5
+    assert np.abs(play(venv, 10) + 1).max() < 0.1  # of the weight
 
 
 def test_what_is_new_beyond_all_measure_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
