@@ -76,7 +76,7 @@ class EnvRecipe:
     """All that is needed to build the env of any role, picklable so that workers can build it too.
 
     :ivar normalize: VecNormalize's settings, gamma included; None when off
-    :ivar eval_kwargs: keyword arguments outside training
+    :ivar eval_kwargs: override ``env.kwargs`` outside training
     :ivar import_paths: the user's folders, importable in every process that builds the env
     """
 
@@ -90,8 +90,8 @@ class EnvRecipe:
     @classmethod
     def from_config(cls, config: Config, import_paths: Sequence[str] = ()) -> EnvRecipe:
         """The recipe that a resolved config describes."""
-        kwargs = config.evaluation_kwargs
-        return cls(config.env, config.normalize, config.seed, kwargs, tuple(import_paths), config.curiosity)
+        overridden = config.evaluation.env_kwargs
+        return cls(config.env, config.normalize, config.seed, overridden, tuple(import_paths), config.curiosity)
 
     def single(self) -> EnvRecipe:
         """The same with one env copy, in this process."""
@@ -188,7 +188,7 @@ class EnvRecipe:
 
     def _make_bare(self, role: Role) -> tuple[gym.Env[Any, Any], bool]:
         """The env as its author made it, and whether every one of its resets must be seeded."""
-        kwargs = self.env.kwargs if role is Role.TRAIN else self.eval_kwargs
+        kwargs = self.env.kwargs if role is Role.TRAIN else {**self.env.kwargs, **self.eval_kwargs}
         if role in _RENDER_MODES:
             kwargs = {**kwargs, "render_mode": _RENDER_MODES[role]}
         for module in self.env.imports:
