@@ -1,7 +1,7 @@
 """What prioritised replay costs: milliseconds of an update of DQN with it and without, in turn.
 
-Each side is what rlrun trains with, accelerated; a step's cost of keeping priorities is in an update's (``train_freq:
-4``: four new transitions for each).
+Both sides are what rlrun trains with, accelerated; beside them plain Stable-Baselines3's DQN, which draws uniformly. A
+step's cost of keeping priorities is in an update's (``train_freq: 4``: four new transitions for each).
 
     python benchmarks/prioritized.py [--rounds 7]
 """
@@ -42,10 +42,11 @@ CASES = {
 FILLED = 10_000
 
 
-def side(case: dict[str, Any], prioritized: bool) -> Any:
+def side(case: dict[str, Any], prioritized: bool, accelerate: str = "auto") -> Any:
     """A function that does one update, and what four steps add to it."""
     hyper = {**case["hyperparameters"], "prioritized_replay": prioritized}
     config = {"algo": "dqn", "total_timesteps": 1_000_000, "env": case["env"], "hyperparameters": hyper}
+    config["accelerate"] = accelerate
     plan = make_plan(read_source(config))
     torch.set_num_threads(1)
     venv, _ = plan.recipe.make_training_vec()
@@ -82,16 +83,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
-    print("| update of | uniform | prioritised | ratio: median (least to most) |\n|---|---|---|---|")
+    print("| update of | SB3, uniform | uniform | prioritised | prioritised over uniform: median (least to most) |")
+    print("|---|---|---|---|---|")
     for name, case in CASES.items():
-        uniform, prioritized = side(case, False), side(case, True)
-        for update in (uniform, prioritized):
+        sides = [side(case, False, "off"), side(case, False), side(case, True)]
+        for update in sides:
             milliseconds(update, 0.5)
-        pairs = [(milliseconds(uniform), milliseconds(prioritized)) for _ in range(rounds)]
-        ratios = sorted(theirs / ours for ours, theirs in pairs)
-        middle = [statistics.median(column) for column in zip(*pairs, strict=True)]
+        times = [[milliseconds(update) for update in sides] for _ in range(rounds)]
+        ratios = sorted(prioritized / uniform for _, uniform, prioritized in times)
+        middle = " | ".join(f"{statistics.median(column):.2f} ms" for column in zip(*times, strict=True))
         spread = f"{statistics.median(ratios):.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        print(f"| {name} | {middle[0]:.2f} ms | {middle[1]:.2f} ms | {spread} |", flush=True)
+        print(f"| {name} | {middle} | {spread} |", flush=True)
 
 
 if __name__ == "__main__":
