@@ -19,8 +19,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "prioritized": {"algo": "dqn", "hyperparameters": {**DQN, "double_q": True, "prioritized_replay": True}},
     "dueling": {"algo": "dqn", "hyperparameters": {**DQN, "dueling": True}},
     "n_steps": {"algo": "dqn", "hyperparameters": {**DQN, "n_steps": 3}},
-    "curiosity": {"algo": "ppo", "curiosity": {"kind": "rnd"}, "hyperparameters": {"n_steps": 64, "batch_size": 64}},
-    "counted": {"algo": "a2c", "curiosity": {"kind": "icm"}, "normalize": True},
+    "rnd": {"algo": "ppo", "curiosity": {"kind": "rnd"}, "hyperparameters": {"n_steps": 64, "batch_size": 64}},
+    "icm": {"algo": "a2c", "curiosity": {"kind": "icm"}, "normalize": True},
 }
 
 

@@ -65,6 +65,7 @@ def cross_check(
         *_episodic_training(values, facts),
         *_her(values, facts),
         *_prioritized_replay(hyperparameters, facts),
+        *_without_effect(hyperparameters, values),
         *memory,
     ]
     minibatch_errors, warnings = ([], []) if memory else _minibatches(values, facts)
@@ -255,16 +256,29 @@ def _memory(algorithm: Algorithm, values: Mapping[str, Any], facts: EnvFacts) ->
 def _prioritized_replay(given: Mapping[str, Any], facts: EnvFacts) -> list[Finding]:
     from rlrun.algorithms import prioritized
 
-    if given.get("prioritized_replay") is True:
-        reason = prioritized.why_not(facts.observation_space, given)
-        return [Finding(("hyperparameters", "prioritized_replay"), f"{reason}.")] if reason else []
-    if "prioritized_replay" in given:  # switched off, and perhaps on again
+    if given.get("prioritized_replay") is not True:
         return []
-    unused = [name for name in given if name.startswith("prioritized_replay_")]
-    hint = "Set hyperparameters.prioritized_replay: true, or leave it out."
-    return [
-        Finding(("hyperparameters", name), f"{name} does nothing without prioritized_replay.", hint) for name in unused
-    ]
+    reason = prioritized.why_not(facts.observation_space, given)
+    return [Finding(("hyperparameters", "prioritized_replay"), f"{reason}.")] if reason else []
+
+
+# Keywords that do nothing unless another one, which is off by default, is switched on.
+_SWITCHES = {
+    **dict.fromkeys(
+        (f"prioritized_replay_{name}" for name in ("alpha", "beta0", "beta_iters", "eps")), "prioritized_replay"
+    ),
+    "vf_coef": "baseline",
+}
+
+
+def _without_effect(given: Mapping[str, Any], values: Mapping[str, Any]) -> list[Finding]:
+    findings = []
+    for name, switch in _SWITCHES.items():
+        # One that is switched off in so many words may be switched on again.
+        if name in given and switch in values and switch not in given:
+            hint = f"Set hyperparameters.{switch}: true, or leave it out."
+            findings.append(Finding(("hyperparameters", name), f"{name} does nothing without {switch}.", hint))
+    return findings
 
 
 def _cuts_taken_for_ends(values: Mapping[str, Any]) -> list[Finding]:

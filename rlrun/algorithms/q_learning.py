@@ -95,6 +95,8 @@ class QLearning(EpisodicAlgorithm):
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
+        if self.lr_schedule(1) > 1:
+            raise ValueError(f"a learning rate of {self.lr_schedule(1):g} goes beyond its target: 1 replaces a value")
         self.set_random_seed(self.seed)
         self.policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule)
 

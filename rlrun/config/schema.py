@@ -1,6 +1,6 @@
 """The config: frozen models in which every field says its unit. Unknown keys are errors everywhere.
 
-``hyperparameters`` are the SB3 class's own keyword arguments and are checked against its signature
+``hyperparameters`` are the algorithm class's own keyword arguments and are checked against its signature
 (:mod:`rlrun.algorithms.hyperparameters`), so they are not restated here.
 """
 
@@ -228,7 +228,7 @@ class Config(Section):
     schedule_episodes: Positive | None = Field(
         None, description="The same in episodes, where the budget is `total_episodes`. null: the budget."
     )
-    hyperparameters: dict[str, Any] = Field({}, description="Keyword arguments of the SB3 class.")
+    hyperparameters: dict[str, Any] = Field({}, description="Keyword arguments of the algorithm's class.")
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     video: VideoConfig = VideoConfig()

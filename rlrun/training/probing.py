@@ -37,7 +37,7 @@ def probe(
         problem = source.problem(_env_path(config, error), error.message, error.hint)
         return None, None, [replace(problem, is_missing_package=isinstance(error, MissingPackage))]
     with single:
-        if problems := _normalized_keys(source, config, single):
+        if problems := _normalization(source, config, single):
             return None, None, problems
         problems = [*_atari_frame_skip(source, env, single), *_statistics_of_their_own(source, env, single)]
         steps = max_episode_steps(single)
@@ -61,8 +61,14 @@ def probe(
     return facts, venv, problems
 
 
-def _normalized_keys(source: Source, config: Config, single: gym.Env[Any, Any]) -> list[Problem]:
-    keys = (config.normalize.norm_obs_keys if config.normalize else None) or ()
+def _normalization(source: Source, config: Config, single: gym.Env[Any, Any]) -> list[Problem]:
+    if config.normalize is None:
+        return []
+    space = single.observation_space
+    if config.normalize.norm_obs and not isinstance(space, spaces.Box | spaces.Dict):
+        message = f"observations of kind {type(space).__name__} are not numbers to normalize."
+        return [source.problem(("normalize",), message, "Leave it out, or set normalize.norm_obs: false.")]
+    keys = config.normalize.norm_obs_keys or ()
     known = list(single.observation_space.spaces) if isinstance(single.observation_space, spaces.Dict) else []
     path = ("normalize", "norm_obs_keys")
     if keys and not known:

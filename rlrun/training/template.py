@@ -1,6 +1,6 @@
 """A commented config for an env and an algorithm, made from the env's spaces: what ``rlrun init`` writes.
 
-It is a start and not a tuned config: only what the env demands is set, and SB3's defaults stand beside it as comments.
+It is a start and not a tuned config: only what the env demands is set, and the defaults stand beside it as comments.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def config_template(env: str, algo: str, path: Path | None = None) -> str:
 def _head(env: str, suggested: Suggestions, path: Path) -> Iterator[str]:
     yield f"# {suggested.algorithm.load().__name__} on {env}: a config to start from, not a tuned one."
     yield f"# Train:  rlrun train --config {path.as_posix()}"
-    yield "# Every key: rlrun schema. The hyperparameters in comments show SB3's defaults."
+    yield "# Every key: rlrun schema. The hyperparameters in comments show their defaults."
     yield _line("algo", suggested.algorithm.name)
     yield _field(Config, "seed")
 

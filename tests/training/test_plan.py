@@ -170,10 +170,31 @@ def test_a_parent_that_does_not_fit_is_found_before_training(
 
 
 def test_unknown_keys_of_observations_to_normalize_are_named() -> None:
-    problem = problem_of(
-        algo="a2c", env={"id": "FrozenLake-v1"}, normalize={"norm_obs_keys": ["observatoin"]}, hyperparameters={}
+    assert "have no keys" in problem_of(normalize={"norm_obs_keys": ["observatoin"]}).message
+
+
+def test_observations_that_are_no_numbers_are_not_normalized() -> None:
+    lake = {"env": {"id": "FrozenLake-v1"}, "algo": "a2c"}
+    problem = problem_of(**lake, normalize=True)
+    assert (problem.path, problem.message) == (
+        "normalize",
+        "observations of kind Discrete are not numbers to normalize.",
     )
-    assert "have no keys" in problem.message
+    assert plan_of(**lake, normalize={"norm_obs": False}).config.normalize is not None
+
+
+def test_a_keyword_that_does_nothing_without_another_is_named() -> None:
+    reinforce = {"algo": "reinforce", "total_timesteps": None, "total_episodes": 5}
+    problem = problem_of(**reinforce, hyperparameters={"vf_coef": 0.3})
+    assert (problem.path, problem.message) == ("hyperparameters.vf_coef", "vf_coef does nothing without baseline.")
+    assert plan_of(**reinforce, hyperparameters={"vf_coef": 0.3, "baseline": False})
+    assert plan_of(hyperparameters={"vf_coef": 0.3})
+
+
+def test_a_value_of_a_table_does_not_move_beyond_its_target() -> None:
+    lake = {"env": {"id": "FrozenLake-v1"}, "algo": "q_learning"}
+    assert "beyond its target" in problem_of(**lake, hyperparameters={"learning_rate": 1.5}).message
+    assert plan_of(**lake, hyperparameters={"learning_rate": 1.0})
 
 
 @pytest.mark.parametrize("wrapper", ["AtariWrapper", "MaxAndSkipEnv", "MaxAndSkipObservation"])
