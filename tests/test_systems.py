@@ -37,6 +37,9 @@ def test_a_system_of_the_course_is_evaluated_filmed_published_and_fetched(
     assert list(run.path.glob("videos/*.mp4"))
     pushed = rlrun_command("push", "run", "--repo", "ada/agent", "--no-video", "--episodes", "3")
     assert pushed.code == 0, pushed.err
+    card = hub.repositories["ada/agent"].files("main")[1]["README.md"].decode()
+    assert f"\n# {run.config.algo.replace('_', '')} on ".lower() in card.lower()
+    assert "success rate" not in card, "none of these envs says what success is"
     pulled = rlrun_command("pull", "ada/agent", "--name", "theirs")
     assert pulled.code == 0, pulled.err
     expected = run.evaluate(3, seed=9).evaluation.returns

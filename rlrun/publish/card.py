@@ -124,7 +124,7 @@ def _metadata(facts: CardFacts) -> str:
     )
     data = ModelCardData(
         library_name="stable-baselines3",
-        model_name=facts.config.algo.upper(),
+        model_name=_class_of(facts.config.algo)[1],
         tags=[
             *dict.fromkeys((env, facts.config.env.id)),
             *_kind(facts.config.algo),
@@ -142,9 +142,9 @@ def _kind(algo: str) -> list[str]:
 
 
 def _body(facts: CardFacts) -> str:
-    config, algo = facts.config, facts.config.algo.upper()
+    config = facts.config
     parts = [
-        f"# {algo} on {config.env.id}",
+        f"# {_class_of(config.algo)[1]} on {config.env.id}",
         f"An agent trained for {facts.timesteps:,} timesteps with stable-baselines3 by rlrun.",
         f'<video src="{VIDEO}" controls muted loop width="480"></video>' if facts.has_video else "",
         _figures(facts),
@@ -164,7 +164,7 @@ def _figures(facts: CardFacts) -> str:
         ("95 % bootstrap interval", "[{:.2f}, {:.2f}]".format(*result["ci95"]) if result["ci95"] else "-"),
         ("episodes", str(result["episodes"])),
         ("mean episode length", f"{result['mean_length']:.1f}"),
-        ("success rate", "-" if result["success_rate"] is None else f"{result['success_rate']:.2f}"),
+        *([("success rate", f"{result['success_rate']:.2f}")] if result["success_rate"] is not None else []),
         ("actions", "deterministic" if result["deterministic"] else "stochastic"),
         ("seed of the episodes", str(result["seed"])),
     ]
