@@ -7,7 +7,7 @@ Two kinds, both of which learn from each rollout after it was played:
 - ``icm``, the intrinsic curiosity module (Pathak et al. 2017, https://arxiv.org/abs/1705.05363): features that tell
   which action was taken, and a network that predicts the next observation's features from this one's and the action.
 
-While a rollout is played nothing changes, so a rollout that is played again is the same.
+While a rollout is played nothing is learnt, and one that is played again is the same.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FEATURES, _HIDDEN = 64, 128
 _CLIP = 5.0  # of normalised observations, as in the paper on RND, and of normalised intrinsic rewards
 _SMALLEST_IMAGE = 36  # that NatureCNN takes
 _MEMORY = 40_000  # timesteps after which a third of an average of squares is left
-_MEMORY_OF_USUAL = 4_000  # and of an average of errors
+_MEMORY_OF_USUAL = 200  # and of an average of errors
 _SMALLEST = 1e-16  # what keeps it above 0
 _CHUNK = 1_024  # observations that are taken into the moments at a time
 
@@ -123,9 +123,10 @@ class Distillation(nn.Module):
         """What each next observation is worth, (batch,)."""
         return (self.predictor(after) - self.target(after)).square().mean(dim=1)
 
-    def loss(self, before: Any, actions: torch.Tensor, after: Any) -> torch.Tensor:
-        """To minimise."""
-        return self.errors(before, actions, after).mean()
+    def losses(self, before: Any, actions: torch.Tensor, after: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """To minimise; and the mean error."""
+        error = self.errors(before, actions, after).mean()
+        return error, error
 
 
 class NextState(nn.Module):
@@ -145,14 +146,15 @@ class NextState(nn.Module):
         """How far each next observation's features are from what was predicted, (batch,)."""
         return self._forward_errors(self.encoder(before), actions, self.encoder(after))
 
-    def loss(self, before: Any, actions: torch.Tensor, after: Any) -> torch.Tensor:
-        """To minimise."""
+    def losses(self, before: Any, actions: torch.Tensor, after: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """To minimise; and the mean error."""
         here, there = self.encoder(before), self.encoder(after)
         guesses = self.inverse(torch.cat([here, there], dim=1))
         inverse = _guessing_loss(self.action_space, guesses, actions)
         # The features serve the inverse model; were they trained to be predictable too, as in the paper's code, they
         # could all become one. So the two losses share no parameter, and need no weights.
-        return inverse + self._forward_errors(here.detach(), actions, there.detach()).mean()
+        error = self._forward_errors(here.detach(), actions, there.detach()).mean()
+        return inverse + error, error
 
     def _forward_errors(self, here: torch.Tensor, actions: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
         predicted = self.forward_model(torch.cat([here, _codes(self.action_space, actions)], dim=1))
@@ -197,15 +199,15 @@ _KINDS: dict[str, type[Distillation | NextState]] = {"rnd": Distillation, "icm":
 class Curiosity(VecEnvWrapper):
     """Adds ``weight`` times the normalised intrinsic reward to every reward.
 
-    Normalised: first, what is usual is taken off, a moving average of errors over some 4,000 timesteps that shrinks as
-    learning makes errors smaller. An error is never below 0: with less taken off, each further step of an episode would
-    be paid for, and the agent would learn not to reach a goal that ends it; with more, it would learn to end episodes.
-    (The paper on RND has a value network for the bonus alone, which no wrapper can give.) Then it is divided by the
-    size of the discounted sums of what is left, which go on from one episode to the next: the root of a moving average
-    of their squares over some 40,000 timesteps. (A mean over all of training would keep the large errors of its
-    beginning, and nothing would be left of the small ones that tell new states from known ones.) The quotient is cut at
-    5 and -5. The bonus is 0 until the first rollouts, of 1 / (1 - gamma) steps together, have given the moments.
-    Computed on the CPU.
+    Normalised: first, what is usual is taken off, a moving average of errors over some 200 timesteps, which goes on
+    while a rollout is played and while it is learnt from. An error is never below 0: with less taken off, each further
+    step of an episode would be paid for, and the agent would learn not to reach a goal that ends it; with more, it
+    would learn to end episodes. (The paper on RND has a value network for the bonus alone, which no wrapper can give.)
+    Then it is divided by the size of the discounted sums of what is left, which go on from one episode to the next: the
+    root of a moving average of their squares over some 40,000 timesteps. (A mean over all of training would keep the
+    large errors of its beginning, and nothing would be left of the small ones that tell new states from known ones.)
+    The quotient is cut at 5 and -5. The bonus is 0 until the first rollouts, of 1 / (1 - gamma) steps together, have
+    given the moments. Computed on the CPU.
 
     :param venv: whose episodes are recorded already, so that logged returns are the env's own
     :param settings: the config's section
@@ -221,13 +223,15 @@ class Curiosity(VecEnvWrapper):
             self.model = _KINDS[settings.kind](self.observations, self.action_space)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(trained, settings.learning_rate)
-        self.usual = 0.0  # error
+        self.usual = 0.0  # error, at the beginning of a rollout
+        self._usual_now = 0.0
         self.square = 0.0  # of the discounted sums, averaged
         self._seen = 0  # steps of each env that were learnt from
         self._returns = np.zeros(self.num_envs)
         self._before: Any = None
         self._actions = np.zeros(0)
-        self._steps: list[tuple[Any, np.ndarray, Any, np.ndarray]] = []  # before, action, after, intrinsic reward
+        # before, action, after, error, error beyond what was usual
+        self._steps: list[tuple[Any, np.ndarray, Any, np.ndarray, np.ndarray]] = []
 
     @property
     def is_ready(self) -> bool:
@@ -237,7 +241,7 @@ class Curiosity(VecEnvWrapper):
     def reset(self) -> Any:
         """See VecEnv."""
         observations = self.venv.reset()
-        self._before = _copied(observations)
+        self._before, self._usual_now = _copied(observations), self.usual
         return observations
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -251,17 +255,17 @@ class Curiosity(VecEnvWrapper):
         after = _copied(observations)
         for index in np.flatnonzero(dones):
             _put(after, int(index), infos[index]["terminal_observation"])
-        intrinsic = self._errors(self._before, self._actions, after) if self.is_ready else np.zeros(self.num_envs)
+        errors = beyond = bonus = np.zeros(self.num_envs)
+        if self.is_ready:
+            errors = self._errors(self._before, self._actions, after)
+            beyond = errors - self._usual_now
+            bonus = self.settings.weight * np.clip(beyond / np.sqrt(self.square), -_CLIP, _CLIP)
+            seen = (self._seen + len(self._steps)) * self.num_envs
+            self._usual_now = _averaged(self._usual_now, seen, float(errors.mean()), self.num_envs, _MEMORY_OF_USUAL)
         before = self._before if self.model.reads_before else None
-        self._steps.append((before, self._actions, after, intrinsic))
+        self._steps.append((before, self._actions, after, errors, beyond))
         self._before = _copied(observations)
-        return observations, (rewards + self._bonus(intrinsic)).astype(np.float32), dones, infos
-
-    def _bonus(self, intrinsic: np.ndarray) -> np.ndarray:
-        if not self.is_ready:
-            return np.zeros(self.num_envs)
-        normalised: np.ndarray = (intrinsic - self.usual) / np.sqrt(self.square)
-        return self.settings.weight * np.clip(normalised, -_CLIP, _CLIP)
+        return observations, (rewards + bonus).astype(np.float32), dones, infos
 
     def learn(self) -> dict[str, float]:
         """Learn from the steps since the last call.
@@ -277,31 +281,20 @@ class Curiosity(VecEnvWrapper):
         for start in range(0, count, _CHUNK):
             self.observations.update(_rows(after, np.arange(start, min(start + _CHUNK, count))))
         if self.is_ready:
-            intrinsic = np.stack([step[3] for step in steps])
+            errors, beyond = (np.stack([step[index] for step in steps]) for index in (3, 4))
         else:
-            intrinsic = np.stack([self._errors(*step[:3]) for step in steps])
-        mean = float(intrinsic.mean())
-        kept = self._kept(len(steps), _MEMORY_OF_USUAL)
-        usual = kept * self.usual + (1 - kept) * mean
+            errors = np.stack([self._errors(*step[:3]) for step in steps])
+            beyond = errors - errors.mean()
         sums = []
-        for rewards in intrinsic - usual:
+        for rewards in beyond:
             self._returns = self.settings.gamma * self._returns + rewards
             sums.append(self._returns)
-        square = float(np.square(sums).mean()) + _SMALLEST
-        kept = self._kept(len(steps), _MEMORY)
-        self.square = float(kept * self.square + (1 - kept) * square)
+        seen = self._seen * self.num_envs
+        self.square = _averaged(self.square, seen, float(np.square(sums).mean()) + _SMALLEST, count, _MEMORY)
+        loss = self._fit(before, np.concatenate([step[1] for step in steps]), after)
         self._seen += len(steps)
-        actions = np.concatenate([step[1] for step in steps])
-        loss = self._fit(before, actions, after)
-        # The next rollout is judged by what was learnt from this one.
-        self.usual = float(usual * self._mean_error(before, actions, after) / mean) if mean else 0.0
-        return {"intrinsic_reward": mean, "loss": loss}
-
-    def _kept(self, steps: int, memory: int) -> float:
-        """How much of a moving average of ``memory`` timesteps is left after some steps of each env."""
-        if self.is_ready:
-            return float(np.exp(-steps * self.num_envs / memory))
-        return self._seen / (self._seen + steps)  # until then every step counts alike
+        self.usual = self._usual_now
+        return {"intrinsic_reward": float(errors.mean()), "loss": loss}
 
     def _fit(self, before: Any, actions: np.ndarray, after: Any) -> float:
         """One pass over the steps in batches.
@@ -311,19 +304,14 @@ class Curiosity(VecEnvWrapper):
         order, losses = np.random.permutation(len(actions)), []
         for start in range(0, len(actions), self.settings.batch_size):
             rows = order[start : start + self.settings.batch_size]
-            loss = self.model.loss(*self._inputs(*_rows((before, actions, after), rows)))
+            loss, error = self.model.losses(*self._inputs(*_rows((before, actions, after), rows)))
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             losses.append(loss.item())
+            seen = self._seen * self.num_envs + start
+            self._usual_now = _averaged(self._usual_now, seen, error.item(), len(rows), _MEMORY_OF_USUAL)
         return float(np.mean(losses))
-
-    def _mean_error(self, before: Any, actions: np.ndarray, after: Any) -> float:
-        total = 0.0
-        for start in range(0, len(actions), _CHUNK):
-            rows = np.arange(start, min(start + _CHUNK, len(actions)))
-            total += float(self._errors(*_rows((before, actions, after), rows)).sum())
-        return total / len(actions)
 
     def _errors(self, before: Any, actions: np.ndarray, after: Any) -> np.ndarray:
         with torch.no_grad():
@@ -362,7 +350,7 @@ class Curiosity(VecEnvWrapper):
                 moments.mean, moments.var = state[f"{name}.mean"].copy(), state[f"{name}.var"].copy()
                 moments.count = float(state[f"{name}.count"])
             self.usual, self.square, self._seen = float(state["usual"]), float(state["square"]), int(state["seen"])
-            self._returns = state["returns"].copy()
+            self._usual_now, self._returns = self.usual, state["returns"].copy()
         except (KeyError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UsageError(
@@ -375,6 +363,16 @@ class Curiosity(VecEnvWrapper):
 
 
 _MOMENTS = ("mean", "var", "count")
+
+
+def _averaged(average: float, seen: int, value: float, new: int, memory: int) -> float:
+    """A moving average over some ``memory`` timesteps; all count alike until there are as many.
+
+    :param seen: timesteps in the average
+    :param value: the mean of the new ones
+    """
+    kept = min(float(np.exp(-new / memory)), seen / (seen + new))
+    return kept * average + (1 - kept) * value
 
 
 def find_curiosity(venv: VecEnv | None) -> Curiosity | None:

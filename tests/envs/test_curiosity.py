@@ -61,9 +61,18 @@ def play(venv: Curiosity, steps: int) -> np.ndarray:
     )
 
 
-def all_of(error: float) -> Any:
-    """In place of ``_errors``: every step is as new."""
-    return lambda before, actions, after: np.full(len(actions), error)
+def let_errors_be(venv: Curiosity, monkeypatch: pytest.MonkeyPatch, observed: Any, learnt_from: float) -> None:
+    """Errors of steps as they are taken, and of batches just before they are learnt from; nothing is learnt.
+
+    :param observed: a number for all steps, or one for each call
+    """
+    each = iter(observed) if isinstance(observed, list) else itertools.repeat(observed)
+    monkeypatch.setattr(venv, "_errors", lambda before, actions, after: np.full(len(actions), next(each)))
+
+    def losses(*_: Any) -> tuple[Any, torch.Tensor]:
+        return sum(weights.sum() * 0 for weights in venv.model.parameters()) + learnt_from, torch.tensor(learnt_from)
+
+    monkeypatch.setattr(venv.model, "losses", losses)
 
 
 def test_rewards_are_the_envs_own_until_a_rollout_was_learnt_from() -> None:
@@ -77,39 +86,48 @@ def test_what_is_usual_is_taken_off_and_the_rest_weighted_and_divided_by_the_siz
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     venv = curious(n_envs=1, weight=0.5, gamma=0.5)
-    errors = iter([[4.0], [2.0], [2.0, 1.0], [3.0], [2.25]])
-    monkeypatch.setattr(venv, "_errors", lambda *_: np.array(next(errors)))
+    let_errors_be(venv, monkeypatch, [4.0, 2.0], 1.5)
     play(venv, 2)
-    venv.learn()  # 3 is usual, so that 1 and -1 are left; their sums: 1; 0.5 * 1 - 1 = -0.5. Then 3 became 1.5
+    venv.learn()  # 1 and -1 are left of 4 and 2, without their mean; the sums: 1; 0.5 * 1 - 1 = -0.5
     assert venv.usual == pytest.approx(1.5)
     assert venv.square == pytest.approx((1 + 0.25) / 2)
+    let_errors_be(venv, monkeypatch, 3.0, 2.25)
     assert play(venv, 1)[0, 0] == pytest.approx(-1 + 0.5 * (3 - 1.5) / np.sqrt(0.625), abs=1e-6)
-    venv.learn()  # 3 is one of some 4,000, and became 2.25; the sum goes on: 0.5 * -0.5 + (3 - 1.5)
-    assert venv.usual == pytest.approx((1.5 + 1.5 / 4_000) * 0.75, abs=1e-6)
-    assert venv._returns == pytest.approx([1.25], abs=0.01)
-    assert 0.625 < venv.square < 0.626
+    venv.learn()  # the sum goes on: 0.5 * -0.5 + (3 - 1.5); and it is one of three steps
+    assert venv._returns == pytest.approx([1.25])
+    assert venv.square == pytest.approx((2 * 0.625 + 1.25**2) / 3)
+    usual = (2 * 1.5 + 3) / 3  # when it was played
+    assert venv.usual == pytest.approx((2 * usual + 2.25) / 3)
 
 
-def test_rollouts_before_the_first_bonus_count_by_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    venv = curious(n_envs=1, gamma=0.75)  # four steps
-    monkeypatch.setattr(venv, "_errors", all_of(5.0))
+def test_steps_count_alike_until_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    venv = curious(n_envs=2, gamma=0.75)  # four steps until the first bonus
+    let_errors_be(venv, monkeypatch, 5.0, 5.0)
     play(venv, 3)
     venv.learn()
-    monkeypatch.setattr(venv, "_errors", all_of(1.0))
+    let_errors_be(venv, monkeypatch, 1.0, 1.0)
     play(venv, 1)
     venv.learn()
     assert venv.usual == pytest.approx((3 * 5 + 1) / 4)
-
-
-@pytest.mark.parametrize("kind", ["rnd", "icm"])
-def test_the_bonus_of_random_play_is_about_0_from_the_first_rollout_on(kind: Any) -> None:
-    venv = curious(n_envs=4, kind=kind, weight=1.0, gamma=0.9, observation=spaces.MultiBinary(20))
-    bonuses = []
-    for _ in range(8):
-        bonuses.append(play(venv, 64).mean() + 1)
+    let_errors_be(venv, monkeypatch, 2.0, 2.0)
+    for _ in range(30):
+        play(venv, 100)
         venv.learn()
-    assert np.abs(bonuses[1:]).max() < 0.1
-    assert np.mean(bonuses[1:]) > -0.02
+    let_errors_be(venv, monkeypatch, 4.0, 4.0)
+    play(venv, 50)
+    venv.learn()  # 100 of some 200 timesteps, played and learnt from
+    assert venv.usual == pytest.approx(2 + 2 * (1 - np.exp(-1)), abs=1e-3)
+
+
+@pytest.mark.parametrize("steps", [5, 64])
+@pytest.mark.parametrize("kind", ["rnd", "icm"])
+def test_the_bonus_of_random_play_is_about_0(kind: Any, steps: int) -> None:
+    venv = curious(n_envs=4, kind=kind, batch_size=32, weight=1.0, gamma=0.9, observation=spaces.MultiBinary(20))
+    bonuses = []
+    for _ in range(2_560 // steps):
+        bonuses.append(play(venv, steps).mean() + 1)
+        venv.learn()
+    assert abs(np.mean(bonuses[len(bonuses) // 2 :])) < 0.01
 
 
 def test_an_env_that_shows_nothing_new_pays_nothing() -> None:
@@ -124,13 +142,13 @@ def test_what_is_new_beyond_all_measure_is_cut(monkeypatch: pytest.MonkeyPatch) 
     venv = curious(n_envs=1, weight=2.0)
     play(venv, 10)
     venv.learn()
-    monkeypatch.setattr(venv, "_errors", all_of(1e9))
+    let_errors_be(venv, monkeypatch, 1e9, 1e9)
     assert play(venv, 1)[0, 0] == -1 + 2 * 5
 
 
 def test_a_longer_episode_is_not_paid_for_where_all_steps_are_equally_new(monkeypatch: pytest.MonkeyPatch) -> None:
     venv = curious(n_envs=1, gamma=0.5)
-    monkeypatch.setattr(venv, "_errors", all_of(0.7))
+    let_errors_be(venv, monkeypatch, 0.75, 0.75)
     play(venv, 10)
     venv.learn()
     assert play(venv, 10) == pytest.approx(-1.0)
@@ -188,7 +206,7 @@ def test_icm_trains_its_features_to_tell_the_action_and_not_to_be_predictable() 
     model = NextState(observations, spaces.Discrete(4))
     before, after = (observations(np.random.default_rng(i).normal(size=(8, 3)).astype(np.float32)) for i in (0, 1))
     actions = torch.arange(8) % 4
-    model.loss(before, actions, after).backward()
+    model.losses(before, actions, after)[0].backward()
     together = [parameter.grad.clone() for parameter in model.encoder.parameters() if parameter.grad is not None]
     model.zero_grad()
     guesses = model.inverse(torch.cat([model.encoder(before), model.encoder(after)], dim=1))
@@ -202,8 +220,7 @@ IMAGE = spaces.Box(0, 255, (1, 40, 40), np.uint8)
 
 def test_rollouts_that_are_shorter_than_a_discounted_sum_give_no_moments_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     venv = curious(n_envs=1, gamma=0.9, weight=1.0)
-    errors = itertools.cycle([1.0, 3.0])
-    monkeypatch.setattr(venv, "_errors", lambda before, actions, after: np.array([next(errors) for _ in actions]))
+    let_errors_be(venv, monkeypatch, [1.0, 3.0] * 200, 2.0)
     bonuses = []
     for _ in range(40):
         bonuses.append(play(venv, 2)[-1, 0] + 1)
