@@ -48,8 +48,7 @@ class QLearning(EpisodicAlgorithm):
     :param learning_rate: how far a value moves towards its target: 1 replaces it
     :param gamma: discount of the following state's value
     :param exploration_initial_eps: epsilon of the first episode
-    :param exploration_final_eps: epsilon that is approached; an agent that acts stochastically uses that of the last
-        episode
+    :param exploration_final_eps: epsilon that is approached, and that of a trained agent that acts stochastically
     :param exploration_decay: rate of the fall for each episode
     :param stats_window_size: episodes over which logged returns are averaged
     :param device: ignored: a table is looked up on the CPU
@@ -95,8 +94,9 @@ class QLearning(EpisodicAlgorithm):
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
-        if self.lr_schedule(1) > 1:
-            raise ValueError(f"a learning rate of {self.lr_schedule(1):g} goes beyond its target: 1 replaces a value")
+        largest = max(self.lr_schedule(1), self.lr_schedule(0))
+        if largest > 1:
+            raise ValueError(f"a learning rate of {largest:g} goes beyond its target: 1 replaces a value")
         self.set_random_seed(self.seed)
         self.policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule)
 
@@ -113,10 +113,10 @@ class QLearning(EpisodicAlgorithm):
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """The best actions; with probability ``exploration_rate`` random ones unless ``deterministic``."""
+        """The best actions; with probability ``exploration_final_eps`` random ones unless ``deterministic``."""
         actions, state = self.policy.predict(observation, state, episode_start, deterministic=True)
         if not deterministic:
-            explores = np.random.random(actions.shape) < self.exploration_rate
+            explores = np.random.random(actions.shape) < self.exploration_final_eps
             actions = np.where(explores, np.random.randint(self.table.shape[1], size=actions.shape), actions)
         return actions, state
 

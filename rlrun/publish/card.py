@@ -99,7 +99,7 @@ def leaderboard_words(config: Config, result: Mapping[str, Any]) -> str:
 def board_id(config: Config) -> str:
     """The id under which the course publishes agents of an env, which for FrozenLake says map and ice."""
     env, kwargs = config.env.id, config.evaluation_kwargs
-    if env != "FrozenLake-v1" or not kwargs.keys() <= {"map_name", "is_slippery"}:
+    if env != "FrozenLake-v1" or not kwargs.keys() <= {"map_name", "is_slippery", "max_episode_steps"}:
         return BOARD_IDS.get(env, env)
     ice = "" if kwargs.get("is_slippery", True) else "-no_slippery"
     return f"{env}-{kwargs.get('map_name', '4x4')}{ice}"

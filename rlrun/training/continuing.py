@@ -27,7 +27,7 @@ _CHANGEABLE = (
 # The agent and what it remembers: a checkpoint's weights and replay buffer fit no others.
 _FIXED = (
     *("policy", "policy_kwargs", "use_sde", "buffer_size", "replay_buffer_class", "replay_buffer_kwargs"),
-    "optimize_memory_usage",
+    *("optimize_memory_usage", "dueling", "prioritized_replay", "prioritized_replay_alpha", "prioritized_replay_eps"),
 )
 _EPISODES = "total_episodes"  # in an override
 _ANY_TIME = ("threads", "device", "max_time")
@@ -187,7 +187,8 @@ def _changed(
     if total is None or total == config.budget:
         return config
     _require_more(run, config, total, _done(config, checkpoint))
-    _require_learning(config)
+    if total > config.horizon:
+        _require_learning(config)
     unit = config.budget_unit
     return config.model_copy(update={f"total_{unit}": total, f"schedule_{unit}": config.horizon})
 

@@ -93,10 +93,10 @@ def test_among_equal_actions_acting_takes_the_first_and_learning_any():
     assert {int(model._act(np.array([0]))[0]) for _ in range(50)} == {1}
 
 
-def test_an_agent_that_acts_stochastically_explores_at_its_rate():
+def test_an_agent_that_acts_stochastically_explores_as_at_the_end_of_training():
     model = agent()
     model.table[0] = [1.0, 0.0]
-    model.exploration_rate = 0.5
+    model.exploration_final_eps = 0.5
     actions = model.predict(np.zeros(4_000, dtype=int))[0]
     assert actions.mean() == pytest.approx(0.25, abs=0.03)  # half of the random ones
 

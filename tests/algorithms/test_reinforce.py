@@ -121,8 +121,9 @@ def test_acting_in_numpy_follows_torch(env: str):
         assert torch.allclose(one, other, atol=1e-4)
 
 
-def test_the_better_of_two_arms_is_learnt():
-    model = agent(Arms(), cls=FastREINFORCE, standardize=False)
+@pytest.mark.parametrize("standardize", [False, True])
+def test_the_better_of_two_arms_is_learnt(standardize: bool):
+    model = agent(Arms(), cls=FastREINFORCE, standardize=standardize)
     model.learn(total_episodes=200, log_interval=None)
     returns = [info["r"] for info in model.ep_info_buffer or ()]
     assert np.mean(returns[-50:]) > 0.9

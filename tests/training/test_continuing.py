@@ -250,6 +250,21 @@ def test_what_a_checkpoint_remembers_cannot_change_its_shape(change: dict[str, A
     assert run.directory.pointer("final") == 300
 
 
+def test_priorities_keep_the_exponent_that_they_were_raised_with():
+    dqn = {"learning_starts": 50, "buffer_size": 100, "prioritized_replay": True}
+    cartpole = {"algo": "dqn", "env": {"id": "CartPole-v1"}, "hyperparameters": dqn, "normalize": None}
+    run = rlrun.train({**config(200), **cartpole}, name="dqn", progress=False)
+    with pytest.raises(UsageError, match="cannot be changed in the middle of a run"):
+        run.resume(timesteps=300, overrides={"hyperparameters.prioritized_replay_alpha": 0.9}, progress=False)
+
+
+def test_a_smaller_budget_within_a_falling_learning_rate_is_learnt_to_its_end():
+    falling = {**config()["hyperparameters"], "learning_rate": "lin_1e-3"}
+    run = interrupted_at(200, "step", hyperparameters=falling)
+    assert run.resume(timesteps=384, progress=False).status == "finished"
+    assert found().directory.pointer("final") == 384
+
+
 def test_a_resume_that_cannot_begin_leaves_the_run_as_it_was(monkeypatch: pytest.MonkeyPatch):
     run = train()
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}

@@ -16,9 +16,13 @@ from conftest import Outcome
 import rlrun
 from rlrun.algorithms.q_learning import QLearning
 from rlrun.algorithms.reinforce import REINFORCE
+from rlrun.config.loading import read_source
+from rlrun.config.locate import shipped_configs
 from rlrun.errors import ConfigError, UsageError
+from rlrun.publish.card import LEADERBOARD, board_id
 from rlrun.run import Run
 from rlrun.runs.load import load_agent
+from rlrun.training.plan import make_plan
 
 pytestmark = pytest.mark.usefixtures("folder")
 Command = Callable[..., Outcome]
@@ -155,6 +159,15 @@ def test_the_table_lies_in_every_checkpoint_as_an_array():
         table = np.load(folder / "q_table.npy", allow_pickle=False)
         assert table.shape == (16, 4)
         assert np.array_equal(table, QLearning.load(folder / "model.zip").table)
+
+
+LISTED = ("CartPole-v1", "FrozenLake-v1", "Taxi-v4", "MountainCar-v0", "AntBulletEnv-v0", "PandaReachDense-v3")
+
+
+@pytest.mark.parametrize("config", [name for name in shipped_configs() if name.startswith(LISTED)])
+def test_the_leaderboard_of_the_course_lists_the_agents_of_shipped_configs(config: str):
+    written = make_plan(read_source(shipped_configs()[config]), probe_env=False).config
+    assert board_id(written) in LEADERBOARD
 
 
 def test_an_agent_with_a_table_is_packaged_with_it(folder: Path):
