@@ -18,11 +18,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from comparing import assert_same, final_state, killed_and_resumed, needs_panda
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 import rlrun
+from rlrun.config.classes import load_class
 from rlrun.errors import RlrunError, UsageError
 from rlrun.run import Run
 from rlrun.runs.checkpoint import read_checkpoint, remove_leftovers
@@ -234,6 +237,33 @@ def test_a_normalized_agents_zip_is_not_evaluated_without_its_statistics(
     arguments = ("--env", "Pendulum-v1", "--episodes", "2", "--seed", "3", "--json")
     beside = json.loads(rlrun_command("eval", "agent.zip", *arguments).out)
     assert beside["returns"] == normalized_run.evaluate(2, checkpoint=2000, seed=3).as_dict()["returns"]
+
+
+LEARNT = {"learning_starts": 20, "buffer_size": 100, "batch_size": 8}
+ZIPS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "dqn": ("stable_baselines3:DQN", "CartPole-v1", LEARNT),
+    "sac": ("stable_baselines3:SAC", "Pendulum-v1", LEARNT),
+    "td3": ("stable_baselines3:TD3", "Pendulum-v1", LEARNT),
+    "tqc": ("sb3_contrib:TQC", "Pendulum-v1", LEARNT),
+    "qrdqn": ("sb3_contrib:QRDQN", "CartPole-v1", LEARNT),
+    "a2c": ("stable_baselines3:A2C", "CartPole-v1", {}),
+    "dueling": ("rlrun.algorithms.dqn:DQN", "CartPole-v1", {**LEARNT, "dueling": True, "prioritized_replay": True}),
+    "reinforce": ("rlrun.algorithms.reinforce:REINFORCE", "CartPole-v1", {}),
+    "q_learning": ("rlrun.algorithms.q_learning:QLearning", "FrozenLake-v1", {}),
+}
+
+
+@pytest.mark.parametrize("name", ZIPS)
+def test_a_zip_that_sb3_saved_after_learning_is_evaluated_as_it_is(
+    name: str, folder: Path, rlrun_command: Callable[..., Any]
+):
+    place, env, settings = ZIPS[name]
+    cls = load_class(place, BaseAlgorithm, what="algorithm")
+    policy = "TablePolicy" if name == "q_learning" else "MlpPolicy"
+    cls(policy, gym.make(env), device="cpu", **settings).learn(60).save(folder / "agent.zip")  # type: ignore[call-arg]
+    outcome = rlrun_command("eval", "agent.zip", "--env", env, "--episodes", "2", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["episodes"] == 2
 
 
 @pytest.mark.parametrize("file", ["", "model.zip"])

@@ -72,7 +72,7 @@ class DuelingMultiInputPolicy(policies.MultiInputPolicy):
     make_q_net = DuelingMlpPolicy.make_q_net
 
 
-_DUELING: dict[type, type] = {
+DUELING: dict[type, type] = {
     policies.MlpPolicy: DuelingMlpPolicy,
     policies.CnnPolicy: DuelingCnnPolicy,
     policies.MultiInputPolicy: DuelingMultiInputPolicy,
@@ -116,10 +116,10 @@ class DQN(PlainDQN):
         self.prioritized_replay_alpha, self.prioritized_replay_eps = prioritized_replay_alpha, prioritized_replay_eps
         self.prioritized_replay_beta0 = prioritized_replay_beta0
         self.prioritized_replay_beta_iters = prioritized_replay_beta_iters
-        if dueling and self.policy_class not in _DUELING.values():
-            if self.policy_class not in _DUELING:
+        if dueling and self.policy_class not in DUELING.values():
+            if self.policy_class not in DUELING:
                 raise ValueError(f"dueling needs one of SB3's policies, not {self.policy_class.__name__}")
-            self.policy_class = _DUELING[self.policy_class]
+            self.policy_class = DUELING[self.policy_class]
         if _init_setup_model:
             self._setup_model()
 

@@ -180,14 +180,15 @@ def _usage(facts: CardFacts) -> str:
     rlrun_lines = f"rlrun pull {repo}{branch}\nrlrun eval latest{_episodes(facts)}"
     return (
         f"## Use it\n\nWith rlrun, which reads it without running anything of it:\n\n```bash\n{rlrun_lines}\n```\n\n"
-        f"{_library(config.algo)}. `load_from_hub` wants `TRUST_REMOTE_CODE=True`, because loading a zip of "
+        f"{_library(config)}. `load_from_hub` wants `TRUST_REMOTE_CODE=True`, because loading a zip of "
         "stable-baselines3 unpickles what is in it:\n\n```python\n" + sb3_code(facts) + "```"
     )
 
 
-def _library(algo: str) -> str:
+def _library(config: Config) -> str:
     """What the code for those without rlrun needs."""
-    own = not _class_of(algo)[0].startswith(("stable_baselines3", "sb3_contrib"))
+    own = not _class_of(config.algo)[0].startswith(("stable_baselines3", "sb3_contrib"))
+    own = own or config.hyperparameters.get("dueling") is True  # of which a saved model names the policy
     return "With stable-baselines3, and rlrun for the class" if own else "With plain stable-baselines3"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlrun.algorithms.registry import Algorithm, algorithms, get_algorithm
+from rlrun.config.signatures import keyword_parameters
 from rlrun.config.yaml import read_zoo_yaml
 from rlrun.envs.normalization import Statistics
 from rlrun.envs.wrappers import KNOWN
@@ -19,6 +20,8 @@ from rlrun.runs.pickles import ForbiddenName, Name, names_in_pickle, read_pickle
 _STATISTICS = ("vec_normalize.npz", "vec_normalize.pkl", "vecnormalize.pkl")
 # What tells an algorithm by an attribute or by a part of its policy's name; the first that fits.
 _SIGNS = (
+    ("q_learning", "TablePolicy"),
+    ("reinforce", "standardize"),
     ("recurrent_ppo", "Recurrent"),
     ("maskable_ppo", "Maskable"),
     ("crossq", "crossq"),
@@ -93,6 +96,8 @@ def find_agent(path: Path, algo: str | None = None) -> ForeignAgent:
         else:
             config["normalize"] = True
     timesteps = data.get("num_timesteps")
+    # Off-policy algorithms keep this observation without VecNormalize as well.
+    is_normalized = data.get("_last_original_obs") is not None and "learning_starts" not in data
     return ForeignAgent(
         model_path=model,
         statistics_path=statistics,
@@ -100,7 +105,7 @@ def find_agent(path: Path, algo: str | None = None) -> ForeignAgent:
         env=zoo.get("env") or words[1],
         timesteps=timesteps if isinstance(timesteps, int) else 0,
         config=config,
-        lacks_statistics=statistics is None and data.get("_last_original_obs") is not None,
+        lacks_statistics=statistics is None and is_normalized,
         unread=tuple(unread),
     )
 
@@ -156,11 +161,19 @@ def _hyperparameters(algorithm: Algorithm, data: Mapping[str, Any], model: Path)
             unread.append(error.name)
     if not isinstance(kwargs, dict):
         raise UsageError(f"policy_kwargs in {model} is no dict.", "Use another file.")
-    # SB3 adds use_sde itself.
-    found: dict[str, Any] = {"policy_kwargs": {key: _plain(v) for key, v in kwargs.items() if key != "use_sde"}}
+    known = keyword_parameters(algorithm.load())
+    found: dict[str, Any] = {}
+    if "policy_kwargs" in known:  # to which SB3 adds use_sde itself
+        found["policy_kwargs"] = {key: _plain(v) for key, v in kwargs.items() if key != "use_sde"}
     pickled = data.get("policy_class")
     names = names_in_pickle(pickled) if isinstance(pickled, bytes) else []
-    aliases = {f"{cls.__module__}.{cls.__qualname__}": alias for alias, cls in algorithm.load().policy_aliases.items()}
+    classes = algorithm.load().policy_aliases
+    if "dueling" in known and data.get("dueling") is True:
+        from rlrun.algorithms.dqn import DUELING
+
+        found["dueling"] = True
+        classes = {alias: DUELING[cls] for alias, cls in classes.items()}
+    aliases = {f"{cls.__module__}.{cls.__qualname__}": alias for alias, cls in classes.items()}
     policy = next((aliases[name] for name in names if name in aliases), None)
     if policy is not None:
         found["policy"] = policy
