@@ -91,11 +91,18 @@ def _with_defaults(algorithm: Algorithm, given: Mapping[str, Any]) -> dict[str, 
 def _action_space(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
     kind = type(facts.action_space).__name__
     if kind in algorithm.actions:
-        return []
+        return _counted_from_0(facts.action_space, "actions")
     continuous = "Box" not in algorithm.actions
     hint = "For continuous actions: ppo, sac or tqc." if continuous else "For discrete actions: ppo or dqn."
     words = "continuous" if kind == "Box" else kind
     return [Finding(("algo",), f"{algorithm.name} cannot act in a {words} action space ({facts.action_space}).", hint)]
+
+
+def _counted_from_0(space: spaces.Space[Any], what: str) -> list[Finding]:
+    if not isinstance(space, spaces.Discrete) or space.start == 0:
+        return []
+    message = f"SB3 counts {what} from 0, and this env counts them from {space.start} ({space})."
+    return [Finding(("env", "wrappers"), message, "Wrap it in one that shifts them, such as TransformAction.")]
 
 
 def _action_masks(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
@@ -128,7 +135,7 @@ def _observation_space(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
     leaves = space.spaces.values() if isinstance(space, spaces.Dict) else (space,)
     unreadable = [leaf for leaf in leaves if not isinstance(leaf, READABLE)]
     if not unreadable:
-        return []
+        return [finding for leaf in leaves for finding in _counted_from_0(leaf, "observations")]
     message = f"SB3 cannot read observations of kind {type(unreadable[0]).__name__}."
     return [Finding(("env", "wrappers"), message, "Flatten them: `wrappers: [FlattenObservation]`.")]
 

@@ -16,6 +16,8 @@ from rlrun.accelerate.actor_critic import ActorCritic
 from rlrun.accelerate.choose import Accelerated
 from rlrun.algorithms.episodic import EpisodicAlgorithm
 
+_BYTES_AT_A_TIME = 2**24  # of observations
+
 
 def discounted_returns(rewards: np.ndarray, gamma: float) -> np.ndarray:
     """The reward to go of each step: ``G_t = r_t + gamma * G_(t+1)``.
@@ -131,25 +133,36 @@ class REINFORCE(EpisodicAlgorithm):
         policy: Any = self.policy
         policy.set_training_mode(True)
         self._update_learning_rate(policy.optimizer)
-        observations = obs_as_tensor(np.concatenate(self._seen), self.device)
+        observations: Any = obs_as_tensor(np.concatenate(self._seen), self.device)
         actions = obs_as_tensor(np.concatenate(self._done), self.device)
-        values, log_probs, _ = policy.evaluate_actions(observations, actions)
         to_go = discounted_returns(np.asarray(self._rewards), self.gamma)
-        predicted = values.detach().cpu().numpy()[:, 0]
-        weights = self.weights(to_go, predicted)
-        policy_loss = -(torch.as_tensor(weights, dtype=torch.float32, device=self.device) * log_probs).sum()
-        loss = policy_loss
+        # The loss is a sum over steps. The graph of a long episode of images would not fit into memory.
+        rows = max(1, _BYTES_AT_A_TIME // self._seen[0].nbytes)
+        parts = [slice(start, start + rows) for start in range(0, len(to_go), rows)]
+        predicted = np.zeros(len(to_go))
         if self.baseline:
-            targets = torch.as_tensor(to_go, dtype=torch.float32, device=self.device)
-            value_loss = torch.nn.functional.mse_loss(values.flatten(), targets)
-            loss = policy_loss + self.vf_coef * value_loss
-            self.logger.record("train/value_loss", value_loss.item())
-            self.logger.record("train/explained_variance", explained_variance(predicted, to_go))
+            with torch.no_grad():
+                values = [policy.predict_values(observations[part]).flatten() for part in parts]
+            predicted = torch.cat(values).cpu().numpy()
+        weights = torch.as_tensor(self.weights(to_go, predicted), dtype=torch.float32, device=self.device)
+        targets = torch.as_tensor(to_go, dtype=torch.float32, device=self.device)
+        policy_loss = value_loss = 0.0
         policy.optimizer.zero_grad()
-        loss.backward()
+        for part in parts:
+            values, log_probs, _ = policy.evaluate_actions(observations[part], actions[part])
+            loss = of_policy = -(weights[part] * log_probs).sum()
+            policy_loss += of_policy.item()
+            if self.baseline:
+                of_values = (values.flatten() - targets[part]).square().sum() / len(to_go)
+                value_loss += of_values.item()
+                loss = of_policy + self.vf_coef * of_values
+            loss.backward()
         policy.optimizer.step()
         self._n_updates += 1
-        self.logger.record("train/policy_gradient_loss", policy_loss.item())
+        if self.baseline:
+            self.logger.record("train/value_loss", value_loss)
+            self.logger.record("train/explained_variance", explained_variance(predicted, to_go))
+        self.logger.record("train/policy_gradient_loss", policy_loss)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     def weights(self, to_go: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gymnasium.spaces import Discrete
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlrun.algorithms.build import build_model
@@ -104,6 +105,8 @@ def make_plan(
         problems += [*_budget_unit(source, config, algorithm), *_curiosity(source, config, algorithm)]
         config, errors, warnings = _check_keywords(source, config, algorithm, facts)
         problems += [*errors, *check_search(source, algorithm)]
+        if facts is not None:
+            problems += _normalization(source, config, algorithm, facts)
         if venv is not None and facts is not None and not problems:
             problems += _trial(source, config, algorithm, venv, facts.n_envs)
     if problems or algorithm is None:
@@ -246,6 +249,13 @@ def _curiosity(source: Source, config: Config, algorithm: Algorithm) -> list[Pro
         return []
     message = f"{algorithm.name} has no rollouts, from which curiosity learns."
     return [source.problem(("curiosity",), message, "Use an on-policy algorithm, such as ppo, or leave it out.")]
+
+
+def _normalization(source: Source, config: Config, algorithm: Algorithm, facts: EnvFacts) -> list[Problem]:
+    if config.normalize is None or not algorithm.is_off_policy or not isinstance(facts.observation_space, Discrete):
+        return []
+    message = f"{algorithm.name} fails in SB3 when observations are Discrete and the env is in VecNormalize."
+    return [source.problem(("normalize",), message, "Leave it out.")]
 
 
 def _patience(source: Source, config: Config) -> list[Problem]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlrun.algorithms import reinforce
 from rlrun.algorithms.reinforce import REINFORCE, FastREINFORCE, discounted_returns, standardised
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -119,6 +120,14 @@ def test_acting_in_numpy_follows_torch(env: str):
     assert plain.num_timesteps == fast.num_timesteps
     for one, other in zip(plain.policy.parameters(), fast.policy.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_a_long_episode_is_learnt_from_in_parts(monkeypatch: pytest.MonkeyPatch):
+    whole = agent(baseline=True).learn(total_episodes=2)
+    monkeypatch.setattr(reinforce, "_BYTES_AT_A_TIME", 3 * 16)  # three observations of four numbers
+    parts = agent(baseline=True).learn(total_episodes=2)
+    for one, other in zip(whole.policy.parameters(), parts.policy.parameters(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("standardize", [False, True])

@@ -43,6 +43,11 @@ class Corridor(gym.Env):
         closed.append(self)
 
 
+class Floors(gym.Env):
+    observation_space = gym.spaces.Discrete(3, start=5)
+    action_space = gym.spaces.Discrete(2, start=1)
+
+
 class Plain(gym.Env):
     pass
 
@@ -181,6 +186,16 @@ def test_observations_that_are_no_numbers_are_not_normalized() -> None:
         "observations of kind Discrete are not numbers to normalize.",
     )
     assert plan_of(**lake, normalize={"norm_obs": False}).config.normalize is not None
+    dqn = problem_of(**{**lake, "algo": "dqn"}, normalize={"norm_obs": False})
+    assert (dqn.path, "Discrete" in dqn.message) == ("normalize", True)
+
+
+def test_choices_that_are_not_counted_from_0_are_refused(own: str) -> None:
+    problems = problems_of(env={"id": f"{own}:Floors"})
+    assert [problem.message for problem in problems] == [
+        "SB3 counts actions from 0, and this env counts them from 1 (Discrete(2, start=1)).",
+        "SB3 counts observations from 0, and this env counts them from 5 (Discrete(3, start=5)).",
+    ]
 
 
 def test_a_keyword_that_does_nothing_without_another_is_named() -> None:
