@@ -23,7 +23,7 @@ needs_panda = pytest.mark.skipif(importlib.util.find_spec("panda_gym") is None, 
 
 
 def final_state(run: Run) -> dict[str, Any]:
-    """Tensors and statistics of the final checkpoint, flat."""
+    """Tensors and statistics of the final checkpoint, flat; curiosity, priorities and tables too."""
     steps = run.directory.pointer("final")
     assert steps is not None
     checkpoint = read_checkpoint(run.directory, steps)
@@ -40,6 +40,9 @@ def final_state(run: Run) -> dict[str, Any]:
             found[name] = value.detach().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
 
     collect(read_tensors(checkpoint.model_path), "model")
+    collect(checkpoint.curiosity(), "curiosity")
+    for file in (*checkpoint.path.glob("*.npy"), *checkpoint.replay_path.glob("besides*.npy")):
+        found[file.name] = np.load(file, allow_pickle=False)
     return found
 
 

@@ -134,7 +134,7 @@ class REINFORCE(EpisodicAlgorithm):
         policy.set_training_mode(True)
         self._update_learning_rate(policy.optimizer)
         observations: Any = obs_as_tensor(np.concatenate(self._seen), self.device)
-        actions = obs_as_tensor(np.concatenate(self._done), self.device)
+        actions: Any = obs_as_tensor(np.concatenate(self._done), self.device)
         to_go = discounted_returns(np.asarray(self._rewards), self.gamma)
         # The loss is a sum over steps. The graph of a long episode of images would not fit into memory.
         rows = max(1, _BYTES_AT_A_TIME // self._seen[0].nbytes)

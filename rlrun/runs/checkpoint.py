@@ -56,12 +56,9 @@ class Checkpoint:
         """The plain SB3 zip."""
         return self.path / MODEL
 
-    def curiosity(self) -> dict[str, np.ndarray]:
-        """What the intrinsic reward comes from.
-
-        :raises UsageError: when the config had none
-        """
-        return read_statistics(self.path / CURIOSITY)
+    def curiosity(self) -> dict[str, np.ndarray] | None:
+        """What the intrinsic reward comes from; None when the config had none."""
+        return read_statistics(self.path / CURIOSITY) if (self.path / CURIOSITY).is_file() else None
 
     @property
     def replay_path(self) -> Path:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlrun.algorithms.build import build_model
 from rlrun.config.classes import make_importable
 from rlrun.config.schema import Config
+from rlrun.envs.curiosity import find_curiosity
 from rlrun.envs.normalization import Statistics, get_statistics, set_statistics
 from rlrun.envs.recipe import EnvRecipe, Role, find_normalizer
 from rlrun.envs.seeding import generators_preserved, seed_global_generators
@@ -101,11 +103,13 @@ class Parent:
 
     :ivar label: how the manifest names it
     :ivar statistics: normalization statistics beside the model; None where there are none
+    :ivar curiosity: what its intrinsic reward came from; None where it had none
     """
 
     model_path: Path
     label: str
     statistics: Statistics | None
+    curiosity: Mapping[str, np.ndarray] | None = None
 
 
 def read_parent(path: Path) -> Parent:
@@ -119,12 +123,13 @@ def read_parent(path: Path) -> Parent:
     if (path / CONFIG).is_file():
         run = RunDirectory.open(path)
         checkpoint = read_checkpoint(run, run.choose_checkpoint()[1])
-        return Parent(checkpoint.model_path, f"{path} at {checkpoint.timesteps:,} timesteps", checkpoint.statistics)
+        label = f"{path} at {checkpoint.timesteps:,} timesteps"
+        return Parent(checkpoint.model_path, label, checkpoint.statistics, checkpoint.curiosity())
     raise UsageError(f"{path} is neither a run directory nor an SB3 zip.", "Name one with --init.")
 
 
 def start_from(model: BaseAlgorithm, parent: Parent) -> None:
-    """Give a fresh model another one's weights, and its env the statistics that belong to them.
+    """Give a fresh model another one's weights, and its env the statistics and the curiosity that belong to them.
 
     :raises UsageError: when the two do not fit
     """
@@ -138,3 +143,6 @@ def start_from(model: BaseAlgorithm, parent: Parent) -> None:
         raise UsageError(message, "Set `normalize` as it was for the weights.")
     if normalizer is not None and parent.statistics is not None:
         set_statistics(normalizer, parent.statistics)
+    curiosity = find_curiosity(model.env)
+    if curiosity is not None and parent.curiosity is not None:
+        curiosity.set_state({**parent.curiosity, "returns": np.zeros(curiosity.num_envs)})

@@ -315,7 +315,7 @@ class Boundary(BaseCallback):
         if normalizer is not None and checkpoint.statistics is not None:
             set_statistics(normalizer, checkpoint.statistics)
         if self._curiosity is not None:
-            self._curiosity.set_state(checkpoint.curiosity())
+            self._curiosity.set_state(checkpoint.curiosity() or {})
         set_pending_values(self.logger, checkpoint.state["session"]["logged"])
         self._resumed_from = None
 

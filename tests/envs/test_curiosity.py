@@ -15,11 +15,13 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import rlrun
+from rlrun.algorithms.build import build_model
 from rlrun.config.loading import read_source
 from rlrun.config.schema import CuriosityConfig
 from rlrun.envs.curiosity import Curiosity, NextState, Observations, _codes, find_curiosity
 from rlrun.envs.recipe import EnvRecipe, Role
 from rlrun.errors import ConfigError, UsageError
+from rlrun.runs.load import read_parent, start_from
 from rlrun.training.plan import make_plan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -321,6 +323,24 @@ def test_a_killed_run_goes_on_exactly_and_returns_are_the_envs_own(
     ]
     assert logged
     assert min(logged) > 0
+
+
+def test_a_run_from_another_ones_weights_begins_with_its_curiosity(tmp_path: Path) -> None:
+    parent = rlrun.train(config(), run_dir=tmp_path, name="parent", progress=False)
+    settings = config(init_from=str(parent.path), env={"id": "MountainCar-v0", "n_envs": 3})
+    plan = make_plan(read_source({**settings, "total_timesteps": 600}))
+    venv, _ = plan.recipe.make_training_vec()
+    model = build_model(plan.config, venv)
+    start_from(model, kept := read_parent(parent.path))
+    found = find_curiosity(model.env)
+    assert found is not None
+    assert kept.curiosity is not None
+    assert found.get_state()["usual"] == kept.curiosity["usual"] > 0
+    assert found.get_state()["returns"].shape == (3,)
+    child = rlrun.train({**settings, "total_timesteps": 600}, run_dir=tmp_path, name="child", progress=False)
+    assert child.status == "finished"
+    with pytest.raises(ConfigError, match="What curiosity had learnt does not fit"):
+        make_plan(read_source({**settings, "curiosity": {"kind": "icm"}}))
 
 
 def test_it_changes_what_is_learnt(tmp_path: Path) -> None:
