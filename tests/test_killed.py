@@ -67,6 +67,14 @@ RECURRENT = {
     "total_timesteps": 1,
     "hyperparameters": {"n_steps": 64, "batch_size": 64, "n_epochs": 1},
 }
+CURIOUS = {
+    "algo": "a2c",
+    "env": {"id": "MountainCar-v0", "n_envs": 2},
+    "normalize": True,
+    "curiosity": {"kind": "icm"},
+    "total_timesteps": 1,
+}
+FAMILY = {f"hyperparameters.{name}": True for name in ("double_q", "dueling", "prioritized_replay")}
 SAC = {"algo": "sac", "env": {"id": "Pendulum-v1"}, "total_timesteps": 1, "hyperparameters": {}}
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "a2c CartPole": ("CartPole-v1/a2c", spaced(2000)),
@@ -75,6 +83,15 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "sac Pendulum": (SAC, {**spaced(500), **WARM_UP}),
     "recurrent_ppo CartPole": (RECURRENT, spaced(1200)),
     "tqc her PandaReach": ("PandaReach-v3/tqc", {**spaced(450), **WARM_UP}),
+    "dqn family CartPole": (
+        "CartPole-v1/dqn",
+        {**spaced(1500), **WARM_UP, **FAMILY, "env.n_envs": 2, "hyperparameters.n_steps": 3},
+    ),
+    "a2c icm MountainCar": (CURIOUS, spaced(2000)),
+    "q_learning FrozenLake": (
+        "FrozenLake-v1/q_learning",
+        {**SMALL, "total_episodes": 300, "checkpoint.every": 500, "evaluation.every": 700},
+    ),
     "dqn SpaceInvaders": (
         "SpaceInvadersNoFrameskip-v4/dqn",
         {**spaced(900), **WARM_UP, "hyperparameters.buffer_size": 500, "evaluation.episodes": 1},
