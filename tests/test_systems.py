@@ -39,6 +39,8 @@ def test_a_system_of_the_course_is_evaluated_filmed_published_and_fetched(
     assert pushed.code == 0, pushed.err
     card = hub.repositories["ada/agent"].files("main")[1]["README.md"].decode()
     assert f"\n# {run.config.algo.replace('_', '')} on ".lower() in card.lower()
+    needs_rlrun = name in ("q_learning", "reinforce", "pixelcopter", "dueling")
+    assert ("With plain stable-baselines3" in card) is not needs_rlrun, "to load the zip"
     assert "success rate" not in card, "none of these envs says what success is"
     pulled = rlrun_command("pull", "ada/agent", "--name", "theirs")
     assert pulled.code == 0, pulled.err
