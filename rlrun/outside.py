@@ -103,6 +103,8 @@ def plan_of(
     if found.lacks_statistics:
         message = f"{where} was trained with normalization, and there are no statistics beside it."
         raise UsageError(message, "Put vec_normalize.pkl there; if only rewards were normalized, give --config.")
+    if found.may_lack_statistics:
+        say(f"warning: {where} does not say whether it was trained with normalization; no statistics are beside it.")
     values = _config_values(where, found, algo, env)
     _require_trust(where, found.unread, values, trust, say)
     # A folder with someone else's files may be the current one: code is looked for there only if the user names it.

@@ -264,6 +264,8 @@ def test_a_zip_that_sb3_saved_after_learning_is_evaluated_as_it_is(
     outcome = rlrun_command("eval", "agent.zip", "--env", env, "--episodes", "2", "--json")
     assert outcome.code == 0, outcome.err
     assert json.loads(outcome.out)["episodes"] == 2
+    is_off_policy = settings.keys() >= LEARNT.keys()
+    assert ("does not say whether it was trained with normalization" in outcome.err) is is_off_policy
 
 
 @pytest.mark.parametrize("file", ["", "model.zip"])

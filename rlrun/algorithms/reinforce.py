@@ -49,7 +49,7 @@ class REINFORCE(EpisodicAlgorithm):
     :param returns: what weights a step: ``reward_to_go``, the discounted rewards from this step on, or ``episode``,
         those of the whole episode
     :param standardize: give the weights of an episode's steps mean 0 and standard deviation 1; an episode of one step
-        keeps its own
+        keeps its own, cut at 1
     :param baseline: subtract the prediction of a value network, which is fitted to the rewards to go
     :param vf_coef: weight of the value network's loss, the mean squared error
     :param stats_window_size: episodes over which logged returns are averaged
@@ -174,8 +174,10 @@ class REINFORCE(EpisodicAlgorithm):
         weights = np.full(len(to_go), to_go[0]) if self.returns == "episode" else to_go
         if self.baseline:
             weights = weights - values
+        if not self.standardize:
+            return weights
         # Of a single weight nothing would be left, and from episodes of one step nothing be learnt.
-        return standardised(weights) if self.standardize and len(weights) > 1 else weights
+        return standardised(weights) if len(weights) > 1 else np.clip(weights, -1.0, 1.0)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_seen", "_done", "_rewards"]  # of the episode that is played

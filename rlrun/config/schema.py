@@ -251,7 +251,11 @@ class Config(Section):
         "`bfloat16`: besides, convolutions on the CPU with 8 bits of precision; `cuda_graphs`: besides, on a GPU, "
         "updates of DQN, SAC and TQC recorded once and replayed; `off`: plain Stable-Baselines3.",
     )
-    init_from: str | None = Field(None, description="Start from the weights of this run or SB3 zip.")
+    init_from: str | None = Field(
+        None,
+        description="Start from the weights of this run or SB3 zip, with its normalization statistics and, of the same "
+        "kind, its curiosity.",
+    )
     max_time: Annotated[Float, Field(gt=0)] | None = Field(
         None, description="Stop cleanly after this long: seconds, or a string such as `3h50m`."
     )

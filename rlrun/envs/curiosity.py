@@ -333,6 +333,10 @@ class Curiosity(VecEnvWrapper):
         numbers = {"usual": np.float64(self.usual), "square": np.float64(self.square), "seen": np.int64(self._seen)}
         return {**arrays, **numbers, "returns": self._returns}
 
+    def is_alike(self, state: Mapping[str, np.ndarray]) -> bool:
+        """Whether a state is of the same kind of curiosity."""
+        return _part_of(state, "model.").keys() == self.model.state_dict().keys()
+
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Take what :meth:`get_state` gave.
 

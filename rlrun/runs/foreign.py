@@ -45,6 +45,7 @@ class ForeignAgent:
     :ivar env: the env's id; None where nothing says it
     :ivar config: sections of a config that follow from the files; ``hyperparameters`` only as far as acting needs them
     :ivar lacks_statistics: it was trained normalized, and the statistics are not there
+    :ivar may_lack_statistics: the statistics are not there, and the file does not say whether there were any
     :ivar unread: names that pickles ask for which acting needs, and which are not read without trust
     """
 
@@ -55,6 +56,7 @@ class ForeignAgent:
     timesteps: int
     config: dict[str, Any]
     lacks_statistics: bool
+    may_lack_statistics: bool
     unread: tuple[str, ...]
 
     def statistics(self) -> Statistics | None:
@@ -96,8 +98,9 @@ def find_agent(path: Path, algo: str | None = None) -> ForeignAgent:
         else:
             config["normalize"] = True
     timesteps = data.get("num_timesteps")
-    # Off-policy algorithms keep this observation without VecNormalize as well.
-    is_normalized = data.get("_last_original_obs") is not None and "learning_starts" not in data
+    # On-policy algorithms keep this observation under VecNormalize only; off-policy ones always do.
+    has_original = statistics is None and data.get("_last_original_obs") is not None
+    is_off_policy = "learning_starts" in data
     return ForeignAgent(
         model_path=model,
         statistics_path=statistics,
@@ -105,7 +108,8 @@ def find_agent(path: Path, algo: str | None = None) -> ForeignAgent:
         env=zoo.get("env") or words[1],
         timesteps=timesteps if isinstance(timesteps, int) else 0,
         config=config,
-        lacks_statistics=statistics is None and is_normalized,
+        lacks_statistics=has_original and not is_off_policy,
+        may_lack_statistics=has_original and is_off_policy,
         unread=tuple(unread),
     )
 

@@ -20,7 +20,7 @@ from rlrun.envs.seeding import generators_preserved, seed_global_generators
 from rlrun.errors import UsageError
 from rlrun.runs.archive import read_tensors
 from rlrun.runs.checkpoint import first_whole, read_checkpoint, require_statistics
-from rlrun.runs.directory import CONFIG, RunDirectory
+from rlrun.runs.directory import CONFIG, RunDirectory, run_of_checkpoint
 from rlrun.runs.foreign import find_agent
 from rlrun.runs.learner import set_tensors
 from rlrun.runs.trust import trusted_import_paths
@@ -118,11 +118,14 @@ def read_parent(path: Path) -> Parent:
     :param path: a run directory or an SB3 zip
     :raises UsageError: when it is neither
     """
-    if path.is_file():
+    place = run_of_checkpoint(path)
+    if place is None and path.is_file():
         return Parent(path, str(path), find_agent(path).statistics())
-    if (path / CONFIG).is_file():
+    if place is None and (path / CONFIG).is_file():
         run = RunDirectory.open(path)
-        checkpoint = read_checkpoint(run, run.choose_checkpoint()[1])
+        place = run, run.choose_checkpoint()[1]
+    if place is not None:
+        checkpoint = read_checkpoint(*place)
         label = f"{path} at {checkpoint.timesteps:,} timesteps"
         return Parent(checkpoint.model_path, label, checkpoint.statistics, checkpoint.curiosity())
     raise UsageError(f"{path} is neither a run directory nor an SB3 zip.", "Name one with --init.")
@@ -144,5 +147,5 @@ def start_from(model: BaseAlgorithm, parent: Parent) -> None:
     if normalizer is not None and parent.statistics is not None:
         set_statistics(normalizer, parent.statistics)
     curiosity = find_curiosity(model.env)
-    if curiosity is not None and parent.curiosity is not None:
+    if curiosity is not None and parent.curiosity is not None and curiosity.is_alike(parent.curiosity):
         curiosity.set_state({**parent.curiosity, "returns": np.zeros(curiosity.num_envs)})

@@ -122,6 +122,13 @@ def test_acting_in_numpy_follows_torch(env: str):
         assert torch.allclose(one, other, atol=1e-4)
 
 
+def test_an_episode_of_one_step_weighs_no_more_than_the_steps_of_others():
+    model = agent(standardize=True)
+    assert model.weights(np.array([-100.0]), np.zeros(1)) == [-1.0]
+    assert model.weights(np.array([0.5]), np.zeros(1)) == [0.5]
+    assert model.weights(np.array([-200.0, -100.0]), np.zeros(2)) == pytest.approx([-1.0, 1.0])
+
+
 def test_a_long_episode_is_learnt_from_in_parts(monkeypatch: pytest.MonkeyPatch):
     whole = agent(baseline=True).learn(total_episodes=2)
     monkeypatch.setattr(reinforce, "_BYTES_AT_A_TIME", 3 * 16)  # three observations of four numbers

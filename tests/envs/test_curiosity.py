@@ -339,8 +339,9 @@ def test_a_run_from_another_ones_weights_begins_with_its_curiosity(tmp_path: Pat
     assert found.get_state()["returns"].shape == (3,)
     child = rlrun.train({**settings, "total_timesteps": 600}, run_dir=tmp_path, name="child", progress=False)
     assert child.status == "finished"
-    with pytest.raises(ConfigError, match="What curiosity had learnt does not fit"):
-        make_plan(read_source({**settings, "curiosity": {"kind": "icm"}}))
+    begun = rlrun.train({**settings, "curiosity": {"kind": "icm"}}, run_dir=tmp_path, name="other", progress=False)
+    assert begun.status == "finished", "of another kind it begins anew"
+    assert read_parent(parent.directory.checkpoint_path(1600) / "model.zip").curiosity is not None
 
 
 def test_it_changes_what_is_learnt(tmp_path: Path) -> None:

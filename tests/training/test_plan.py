@@ -48,6 +48,11 @@ class Floors(gym.Env):
     action_space = gym.spaces.Discrete(2, start=1)
 
 
+class Several(gym.Env):
+    observation_space = gym.spaces.Box(0, 9, (1,), np.float32)
+    action_space = gym.spaces.MultiDiscrete([2, 2], start=[0, 1])
+
+
 class Plain(gym.Env):
     pass
 
@@ -196,6 +201,9 @@ def test_choices_that_are_not_counted_from_0_are_refused(own: str) -> None:
         "SB3 counts actions from 0, and this env counts them from 1 (Discrete(2, start=1)).",
         "SB3 counts observations from 0, and this env counts them from 5 (Discrete(3, start=5)).",
     ]
+    assert "my_module:Shifted" in problems[0].hint
+    several = problems_of(env={"id": f"{own}:Several"})
+    assert ["counts actions from 0" in problem.message for problem in several] == [True]
 
 
 def test_a_keyword_that_does_nothing_without_another_is_named() -> None:
