@@ -61,11 +61,11 @@ def test_training_ends_when_evaluations_bring_no_new_best():
 
 
 def test_max_time_pauses_a_run_and_resume_ends_it():
-    run = train(50_000, name="slow", max_time=0.5)
+    run = train(1_000_000, name="slow", max_time=3)
     assert run.status == "paused"
     assert run.directory.pointer("final") is None
-    assert 0 < run.manifest["timesteps"] < 50_000
-    again = run.resume(max_time=0.5, progress=False)
+    assert 0 < run.manifest["timesteps"] < 1_000_000
+    again = run.resume(max_time=3, progress=False)
     assert again.status == "paused"
     assert again.manifest["timesteps"] > 64
 
