@@ -102,13 +102,8 @@ def _counted_from_0(space: spaces.Space[Any], what: str) -> list[Finding]:
     if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete) or not np.any(space.start):
         return []
     message = f"SB3 counts {what} from 0, and this env counts them from {space.start} ({space})."
-    return [
-        Finding(
-            ("env", "wrappers"),
-            message,
-            "Name a wrapper of your own that shifts them: `wrappers: [my_module:Shifted]`.",
-        )
-    ]
+    hint = "Name a wrapper of your own that shifts them: `wrappers: [my_module:Shifted]`."
+    return [Finding(("env", "wrappers"), message, hint)]
 
 
 def _action_masks(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:

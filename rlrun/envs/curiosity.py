@@ -13,7 +13,7 @@ While a rollout is played nothing is learnt, and one that is played again is the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -196,6 +196,21 @@ def _guessing_loss(space: spaces.Space[Any], guesses: torch.Tensor, actions: tor
 _KINDS: dict[str, type[Distillation | NextState]] = {"rnd": Distillation, "icm": NextState}
 
 
+class _Step(NamedTuple):
+    """A step of all envs.
+
+    :ivar before: observations; None where the model does not read them
+    :ivar errors: (n_envs,); 0 until there is a bonus
+    :ivar beyond: the errors, less what was usual
+    """
+
+    before: Any
+    actions: np.ndarray
+    after: Any
+    errors: np.ndarray
+    beyond: np.ndarray
+
+
 class Curiosity(VecEnvWrapper):
     """Adds ``weight`` times the normalised intrinsic reward to every reward.
 
@@ -230,8 +245,7 @@ class Curiosity(VecEnvWrapper):
         self._returns = np.zeros(self.num_envs)
         self._before: Any = None
         self._actions = np.zeros(0)
-        # before, action, after, error, error beyond what was usual
-        self._steps: list[tuple[Any, np.ndarray, Any, np.ndarray, np.ndarray]] = []
+        self._steps: list[_Step] = []
 
     @property
     def is_ready(self) -> bool:
@@ -263,7 +277,7 @@ class Curiosity(VecEnvWrapper):
             seen = (self._seen + len(self._steps)) * self.num_envs
             self._usual_now = _averaged(self._usual_now, seen, float(errors.mean()), self.num_envs, _MEMORY_OF_USUAL)
         before = self._before if self.model.reads_before else None
-        self._steps.append((before, self._actions, after, errors, beyond))
+        self._steps.append(_Step(before, self._actions, after, errors, beyond))
         self._before = _copied(observations)
         return observations, (rewards + bonus).astype(np.float32), dones, infos
 
@@ -275,15 +289,15 @@ class Curiosity(VecEnvWrapper):
         if not self._steps:
             return {}
         steps, self._steps = self._steps, []
-        before = _joined([step[0] for step in steps]) if self.model.reads_before else None
-        after = _joined([step[2] for step in steps])
+        before = _joined([step.before for step in steps]) if self.model.reads_before else None
+        after = _joined([step.after for step in steps])
         count = len(steps) * self.num_envs
         for start in range(0, count, _CHUNK):
             self.observations.update(_rows(after, np.arange(start, min(start + _CHUNK, count))))
         if self.is_ready:
-            errors, beyond = (np.stack([step[index] for step in steps]) for index in (3, 4))
+            errors, beyond = np.stack([step.errors for step in steps]), np.stack([step.beyond for step in steps])
         else:
-            errors = np.stack([self._errors(*step[:3]) for step in steps])
+            errors = np.stack([self._errors(step.before, step.actions, step.after) for step in steps])
             beyond = errors - errors.mean()
         sums = []
         for rewards in beyond:
@@ -291,7 +305,7 @@ class Curiosity(VecEnvWrapper):
             sums.append(self._returns)
         seen = self._seen * self.num_envs
         self.square = _averaged(self.square, seen, float(np.square(sums).mean()) + _SMALLEST, count, _MEMORY)
-        loss = self._fit(before, np.concatenate([step[1] for step in steps]), after)
+        loss = self._fit(before, np.concatenate([step.actions for step in steps]), after)
         self._seen += len(steps)
         self.usual = self._usual_now
         return {"intrinsic_reward": float(errors.mean()), "loss": loss}

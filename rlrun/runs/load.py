@@ -115,20 +115,21 @@ class Parent:
 def read_parent(path: Path) -> Parent:
     """The model that ``--init`` means.
 
-    :param path: a run directory or an SB3 zip
-    :raises UsageError: when it is neither
+    :param path: a run directory, a path into one, or an SB3 zip
+    :raises UsageError: when it is none of them
     """
-    place = run_of_checkpoint(path)
-    if place is None and path.is_file():
-        return Parent(path, str(path), find_agent(path).statistics())
-    if place is None and (path / CONFIG).is_file():
+    if (path / CONFIG).is_file():
         run = RunDirectory.open(path)
         place = run, run.choose_checkpoint()[1]
-    if place is not None:
-        checkpoint = read_checkpoint(*place)
-        label = f"{path} at {checkpoint.timesteps:,} timesteps"
-        return Parent(checkpoint.model_path, label, checkpoint.statistics, checkpoint.curiosity())
-    raise UsageError(f"{path} is neither a run directory nor an SB3 zip.", "Name one with --init.")
+    elif (found := run_of_checkpoint(path)) is not None:
+        place = found
+    elif path.is_file():
+        return Parent(path, str(path), find_agent(path).statistics())
+    else:
+        raise UsageError(f"{path} is neither a run directory nor an SB3 zip.", "Name one with --init.")
+    checkpoint = read_checkpoint(*place)
+    label = f"{path} at {checkpoint.timesteps:,} timesteps"
+    return Parent(checkpoint.model_path, label, checkpoint.statistics, checkpoint.curiosity())
 
 
 def start_from(model: BaseAlgorithm, parent: Parent) -> None:

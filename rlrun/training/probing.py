@@ -69,7 +69,7 @@ def _normalization(source: Source, config: Config, single: gym.Env[Any, Any]) ->
         message = f"observations of kind {type(space).__name__} are not numbers to normalize."
         return [source.problem(("normalize",), message, "Leave it out, or set normalize.norm_obs: false.")]
     keys = config.normalize.norm_obs_keys or ()
-    known = list(single.observation_space.spaces) if isinstance(single.observation_space, spaces.Dict) else []
+    known = list(space.spaces) if isinstance(space, spaces.Dict) else []
     path = ("normalize", "norm_obs_keys")
     if keys and not known:
         return [source.problem(path, "the observations have no keys: they are no Dict.", "Leave it out.")]
