@@ -142,8 +142,8 @@ class REINFORCE(EpisodicAlgorithm):
         predicted = np.zeros(len(to_go))
         if self.baseline:
             with torch.no_grad():
-                values = [policy.predict_values(observations[part]).flatten() for part in parts]
-            predicted = torch.cat(values).cpu().numpy()
+                predictions = [policy.predict_values(observations[part]).flatten() for part in parts]
+            predicted = torch.cat(predictions).cpu().numpy()
         weights = torch.as_tensor(self.weights(to_go, predicted), dtype=torch.float32, device=self.device)
         targets = torch.as_tensor(to_go, dtype=torch.float32, device=self.device)
         policy_loss = value_loss = 0.0

@@ -187,9 +187,10 @@ def _usage(facts: CardFacts) -> str:
 
 def _library(config: Config) -> str:
     """What the code for those without rlrun needs."""
-    own = not _class_of(config.algo)[0].startswith(("stable_baselines3", "sb3_contrib"))
-    own = own or config.hyperparameters.get("dueling") is True  # of which a saved model names the policy
-    return "With stable-baselines3, and rlrun for the class" if own else "With plain stable-baselines3"
+    is_plain = _class_of(config.algo)[0].startswith(("stable_baselines3", "sb3_contrib"))
+    if is_plain and not config.hyperparameters.get("dueling"):  # whose policy a saved model names
+        return "With plain stable-baselines3"
+    return "With stable-baselines3, and rlrun for the class"
 
 
 def _episodes(facts: CardFacts) -> str:
