@@ -1,6 +1,6 @@
-"""Do accelerated runs learn what plain SB3 learns? Ten seeds of each, on four tasks: intervals, a test, and a figure.
+"""Do accelerated runs learn what plain SB3 learns? Ten seeds of each, on five tasks: intervals, a test, and a figure.
 
-    python benchmarks/learning.py [--only Pendulum] [--run-dir runs-learning] [--write]
+    python benchmarks/learning.py [--only Pendulum] [--jobs 2] [--run-dir runs-learning] [--write]
 
 Trains with ``accelerate: auto`` and ``off``, everything else the same, and compares final evaluations. Runs that are
 there are not trained again. Exits with 1 when a two-sided permutation test over the seeds rejects at 5 %, or where the
@@ -24,12 +24,12 @@ from rlrun.evidence.curves import draw_on, group_curve
 
 FIGURE = Path(__file__).parent.parent / "docs" / "images" / "learning.png"
 ROWS = (("CartPole-v1/ppo", 50_000), ("LunarLander-v3/ppo", 200_000), ("Pendulum-v1/tqc", 5_000))
-ROWS += (("PandaReachDense-v3/a2c", 40_000),)
+ROWS += (("PandaReach-v3/tqc", 5_000), ("PandaReachDense-v3/a2c", 40_000))
 SEEDS, POINTS, EPISODES = "0-9", 10, 10
 CHOICES = ("off", "auto")
 
 
-def train(config: str, timesteps: int, choice: str, runs: Path) -> Path:
+def train(config: str, timesteps: int, choice: str, runs: Path, jobs: int | None) -> Path:
     """A group of seeds; what is there is gone on from.
 
     :return: its folder
@@ -43,6 +43,7 @@ def train(config: str, timesteps: int, choice: str, runs: Path) -> Path:
     }
     command = [sys.executable, "-m", "rlrun", "train", config, "--seeds", SEEDS, "--timesteps", str(timesteps)]
     command += ["--run-dir", str(runs), "--name", choice, "--resume"]
+    command += [] if jobs is None else ["--jobs", str(jobs)]
     subprocess.run(
         [*command, *(part for item in settings.items() for part in ("--set", "=".join(map(str, item))))], check=True
     )
@@ -67,6 +68,7 @@ def main() -> None:
     """Train, compare, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="")
+    parser.add_argument("--jobs", type=int, help="runs at a time")
     parser.add_argument("--run-dir", type=Path, default=Path("runs-learning"))
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
@@ -75,7 +77,7 @@ def main() -> None:
     FigureCanvasAgg(figure)
     lines, equal = [], True
     for index, (config, timesteps) in enumerate(rows):
-        folders = {choice: train(config, timesteps, choice, given.run_dir) for choice in CHOICES}
+        folders = {choice: train(config, timesteps, choice, given.run_dir, given.jobs) for choice in CHOICES}
         compared = rlrun.compare(*(f"{choice}={folder}" for choice, folder in folders.items()))
         equal = equal and are_equal(compared)
         lines.append(cells(config, timesteps, compared))

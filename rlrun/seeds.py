@@ -18,7 +18,6 @@ from typing import Any, Protocol
 from rlrun import api
 from rlrun.cluster import machines_of, needs_of_config, plan_for
 from rlrun.config.loading import Override, Source, read_source
-from rlrun.config.schema import Config
 from rlrun.console import note, print_error, seeds_reporter
 from rlrun.errors import Interrupted, RlrunError, UsageError
 from rlrun.pool import Machines, Needs, Pool, Process, Task, ThisMachine
@@ -26,7 +25,7 @@ from rlrun.processes import end_with_parent
 from rlrun.run import Run, as_overrides, validated
 from rlrun.runs.directory import RunDirectory
 from rlrun.runs.files import write_json
-from rlrun.runs.groups import Group, create_group, difference_from, ensure_group, read_group
+from rlrun.runs.groups import Group, Shared, create_group, difference_from, ensure_group, read_group
 from rlrun.runs.summary import RESULTS, final_result, last_evaluation, status_of, stored_results
 from rlrun.runs.trust import is_own, sign
 
@@ -118,11 +117,11 @@ def train_seeds(
     given = [*as_overrides(overrides), Override("seed", wanted[0], "--seeds")]
     given += [Override("total_timesteps", timesteps, "--timesteps")] if timesteps is not None else []
     with machines_of(on, address) as machines:
-        config_, import_paths = shared_config(api.load_source(config, given), elsewhere=on is not None)
+        shared = shared_config(api.load_source(config, given), elsewhere=on is not None)
         if resume and name is not None:
-            group = ensure_group(Path(run_dir), config_, wanted, import_paths, name)
+            group = ensure_group(Path(run_dir), shared, wanted, name)
         else:
-            group = create_group(Path(run_dir), config_, wanted, import_paths, name)
+            group = create_group(Path(run_dir), shared, wanted, name)
         return _finish(group, wanted, machines, jobs, progress)
 
 
@@ -144,18 +143,17 @@ def resume_group(
         return _finish(group, group.seeds, machines, jobs, progress)
 
 
-def shared_config(source: Source, elsewhere: bool = False) -> tuple[Config, tuple[str, ...]]:
+def shared_config(source: Source, elsewhere: bool = False) -> Shared:
     """The config that the runs of a group share, checked in full: each has one thread, unless the user says otherwise.
 
     :param elsewhere: they run on other machines, so that a GPU need not be here
-    :return: the config, and the folders that it may import from
     :raises ConfigError: with every problem
     """
     plan = plan_for(source, elsewhere)
     config = plan.config
     if source.values.get("threads") is None:
         config = config.model_copy(update={"threads": 1})
-    return config, plan.import_paths
+    return Shared(config, plan.import_paths, source.path)
 
 
 def _finish(
@@ -322,7 +320,7 @@ def train_one(group: Group, seed: int, trust: bool = False, lost: bool = False) 
     if existing is not None:
         run = Run(existing).resume(progress=False, began=began, trust=trust, exact=lost, steal=lost)
     else:
-        source = read_source({**group.values, "seed": seed})
+        source = replace(read_source({**group.values, "seed": seed}), path=group.config_file)
         plan = make_plan(source, import_paths=group.import_paths)
         # <root>/<env>/<algo>/<group>
         root = group.path.parent.parent.parent

@@ -181,23 +181,23 @@ def test_tasks_of_an_array_that_begin_together_make_one_group_and_more_seeds_are
     cell = read_matrix(written()).cells[0]
 
     def make(_: int) -> Any:
-        return ensure_group(Path("runs"), cell.config, [0, 1], cell.import_paths, "small.short")
+        return ensure_group(Path("runs"), cell.shared, [0, 1], "small.short")
 
     with ThreadPoolExecutor(8) as threads:
         groups = list(threads.map(make, range(16)))
     assert all(group == groups[0] and group.is_own for group in groups)
     assert [path.name for path in groups[0].path.parent.iterdir()] == ["small.short"]
-    more = ensure_group(Path("runs"), cell.config, [1, 2], cell.import_paths, "small.short")
+    more = ensure_group(Path("runs"), cell.shared, [1, 2], "small.short")
     assert (more.seeds, more.is_own) == ((0, 1, 2), True)
 
 
 def test_a_group_of_someone_elses_is_not_gone_on_with():
     cell = read_matrix(written()).cells[0]
-    group = ensure_group(Path("runs"), cell.config, [0], cell.import_paths, "small.short")
+    group = ensure_group(Path("runs"), cell.shared, [0], "small.short")
     content = json.loads((group.path / "group.json").read_text())
     (group.path / "group.json").write_text(json.dumps({**content, "signature": "x"}))
     with pytest.raises(UsageError, match="not known to be yours"):
-        ensure_group(Path("runs"), cell.config, [0], cell.import_paths, "small.short")
+        ensure_group(Path("runs"), cell.shared, [0], "small.short")
 
 
 def row(name: str, env: str, scores: list[float], **changes: Any) -> Row:

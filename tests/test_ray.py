@@ -158,8 +158,7 @@ def test_a_machine_writes_nothing_but_its_own_run(name: str, folder: Path):
 
 
 def group_of(config: Mapping[str, Any], name: str, seeds: Sequence[int] = (0, 1)) -> Group:
-    resolved, import_paths = shared_config(rlrun.api.load_source(config))
-    return create_group(Path("runs"), resolved, seeds, import_paths, name)
+    return create_group(Path("runs"), shared_config(rlrun.api.load_source(config)), seeds, name)
 
 
 def test_a_run_asks_for_its_threads_and_for_the_memory_of_its_replay_buffer():
@@ -174,7 +173,7 @@ def test_a_run_asks_for_its_threads_and_for_the_memory_of_its_replay_buffer():
 
 def test_a_gpu_that_only_the_cluster_has_is_asked_for():
     config = {"algo": "ppo", "env": {"id": "CartPole-v1"}, "total_timesteps": 100, "device": "cuda"}
-    resolved, _ = shared_config(rlrun.api.load_source(config), elsewhere=True)
+    resolved = shared_config(rlrun.api.load_source(config), elsewhere=True).config
     assert (resolved.device, resolved.threads) == ("cuda", 1)
     with pytest.raises(ConfigError, match="Ray says which"):
         shared_config(rlrun.api.load_source({**config, "device": "cuda:1"}), elsewhere=True)

@@ -59,9 +59,9 @@ def test_a_group_is_runs_like_any_other_and_each_is_what_it_would_be_alone(rlrun
     assert all(run["final"]["episodes"] == 2 for run in report["runs"])
     alone = rlrun.train("c.yaml", seed=1, name="alone", progress=False)
     assert_same(alone, rlrun.open_run("g/s1"))
-    assert {row["run"] for row in json.loads(rlrun_command("runs", "--json").out)} == {
-        "CartPole-v1/a2c/alone",
-        *(f"CartPole-v1/a2c/g/s{seed}" for seed in range(3)),
+    assert {row["run"]: row["config"] for row in json.loads(rlrun_command("runs", "--json").out)} == {
+        "CartPole-v1/a2c/alone": "c",
+        **{f"CartPole-v1/a2c/g/s{seed}": "c" for seed in range(3)},
     }
     again = rlrun_command("train", "c.yaml", "--seeds", "0-2", "--name", "g")
     assert (again.code, "is there already" in again.err) == (2, True)
@@ -73,7 +73,7 @@ def test_a_run_of_a_group_has_one_thread_unless_the_config_says_otherwise():
     large = {**config, "hyperparameters": {"batch_size": 1024}}
     assert rlrun.check(large).config.threads == 2
     for values, threads in ((large, 1), ({**large, "threads": 3}, 3)):
-        assert shared_config(load_source(values))[0].threads == threads
+        assert shared_config(load_source(values)).config.threads == threads
 
 
 def test_errors_come_before_anything_is_created(rlrun_command: Callable[..., Any]):
@@ -139,10 +139,10 @@ def test_seeds_that_are_added_to_a_group_train_alone(rlrun_command: Callable[...
 
 
 def test_two_that_add_seeds_at_once_lose_none():
-    config, paths = shared_config(load_source(written(), []))
-    ensure_group(Path("runs"), config, [0], paths, "g")
+    shared = shared_config(load_source(written(), []))
+    ensure_group(Path("runs"), shared, [0], "g")
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda seed: ensure_group(Path("runs"), config, [seed], paths, "g"), range(1, 9)))
+        list(pool.map(lambda seed: ensure_group(Path("runs"), shared, [seed], "g"), range(1, 9)))
     assert set(read_group(Path("runs/CartPole-v1/a2c/g")).seeds) == set(range(9))
 
 

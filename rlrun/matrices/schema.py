@@ -17,6 +17,7 @@ from rlrun.config.locate import find_matrix
 from rlrun.config.schema import Config, NotNegative, Section, parse_seeds
 from rlrun.config.yaml import KeyPath
 from rlrun.errors import ConfigError, Problem, UsageError
+from rlrun.runs.groups import Shared
 from rlrun.seeds import shared_config
 
 
@@ -73,15 +74,19 @@ class MatrixConfig(Section):
 class Cell:
     """One config of the matrix, checked in full.
 
-    :ivar config: resolved, with the first seed
+    :ivar shared: with the first seed
     :ivar written: the config's name or path, as in the file
     """
 
     name: str
-    config: Config
-    import_paths: tuple[str, ...]
+    shared: Shared
     is_untrained: bool
     written: str
+
+    @property
+    def config(self) -> Config:
+        """Resolved."""
+        return self.shared.config
 
 
 @dataclass(frozen=True)
@@ -135,8 +140,7 @@ def _read_cell(source: Source, path: Path, config: MatrixConfig, name: str, cell
     for where, values in (((), config.set), (("cells", name), cell.set)):
         apply_overrides(found, _overrides(source, (*where, "set"), values))
     apply_overrides(found, [Override("seed", config.seeds[0], f"{path}: seeds")])
-    resolved, import_paths = shared_config(found, elsewhere and not cell.untrained)
-    return Cell(name, resolved, import_paths, cell.untrained, cell.config)
+    return Cell(name, shared_config(found, elsewhere and not cell.untrained), cell.untrained, cell.config)
 
 
 def _overrides(source: Source, section: KeyPath, values: Mapping[str, Any]) -> list[Override]:

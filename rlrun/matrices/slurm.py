@@ -55,7 +55,7 @@ def slurm_script(matrix: Matrix, root: Path, command: str) -> str:
 
     :param command: that trains the matrix here
     """
-    needs = [needs_of_config(cell.config, cell.import_paths) for cell in matrix.cells if not cell.is_untrained]
+    needs = [needs_of_config(cell.config, cell.shared.import_paths) for cell in matrix.cells if not cell.is_untrained]
     gpus = max((need.gpus for need in needs), default=0)
     return _SCRIPT.format(
         name=matrix.name,

@@ -123,8 +123,7 @@ def _groups(matrix: Matrix, root: Path, cells: Sequence[Cell]) -> dict[str, Grou
     with os_errors_in_words("making the folder of the results", UsageError):
         results_folder(root, matrix.name).mkdir(parents=True, exist_ok=True)
     return {
-        cell.name: ensure_group(root, cell.config, matrix.seeds, cell.import_paths, group_name(matrix.name, cell.name))
-        for cell in trained
+        cell.name: ensure_group(root, cell.shared, matrix.seeds, group_name(matrix.name, cell.name)) for cell in trained
     }
 
 
@@ -142,7 +141,7 @@ def _evaluate_untrained(matrix: Matrix, cell: Cell, seed: int, root: Path) -> di
     if _is_of(file, values):
         return {}
     try:
-        agent = untrained_agent(config, EnvRecipe.from_config(config, cell.import_paths))
+        agent = untrained_agent(config, EnvRecipe.from_config(config, cell.shared.import_paths))
         result = evaluate_agent(agent, cell.written, "untrained", None, None)
     except RlrunError as error:
         return {_name(cell, seed): str(error)}

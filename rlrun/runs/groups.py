@@ -31,17 +31,32 @@ _TO_ADD_SEEDS = 10.0  # seconds
 
 
 @dataclass(frozen=True)
+class Shared:
+    """What the runs of a group have in common.
+
+    :ivar config: resolved, with any seed
+    :ivar import_paths: the user's folders that it may import from
+    :ivar config_file: where it was read; None: it was given from Python
+    """
+
+    config: Config
+    import_paths: tuple[str, ...]
+    config_file: Path | None
+
+
+@dataclass(frozen=True)
 class Group:
     """A group on disk.
 
     :ivar values: the resolved config that the runs share, as plain values
-    :ivar import_paths: the user's folders that it may import from
+    :ivar import_paths: see :class:`Shared`, as ``config_file``
     """
 
     path: Path
     seeds: tuple[int, ...]
     values: Mapping[str, Any]
     import_paths: tuple[str, ...]
+    config_file: Path | None
     is_own: bool
 
     @property
@@ -59,9 +74,7 @@ class Group:
         return [run for seed in self.seeds if (run := self.run(seed)) is not None]
 
 
-def create_group(
-    root: Path, config: Config, seeds: Sequence[int], import_paths: Sequence[str], name: str | None = None
-) -> Group:
+def create_group(root: Path, shared: Shared, seeds: Sequence[int], name: str | None = None) -> Group:
     """Claim a new group below ``root``.
 
     :param name: the last part of the path; None: a UTC stamp and ``-group``
@@ -69,13 +82,14 @@ def create_group(
     """
     stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
     stem = f"{stamp}-group" if name is None else checked_name(name)
-    parent = run_folder(root, config)
+    parent = run_folder(root, shared.config)
     with os_errors_in_words("making the group", UsageError):
         parent.mkdir(parents=True, exist_ok=True)
         made = parent / f".{secrets.token_hex(8)}.tmp"
         made.mkdir()
         try:
-            _write(made, seeds, import_paths, _shared_values(config))
+            config_file = None if shared.config_file is None else shared.config_file.resolve()
+            _write(made, seeds, shared.import_paths, config_file, _shared_values(shared.config))
             for attempt in itertools.count(1):
                 path = parent / (stem if attempt == 1 else f"{stem}-{attempt}")
                 if renamed_to_new(made, path):
@@ -91,8 +105,11 @@ def _shared_values(config: Config) -> dict[str, Any]:
     return config.model_dump(by_alias=True, mode="json", exclude={"seed"})
 
 
-def _write(path: Path, seeds: Sequence[int], import_paths: Sequence[str], values: Mapping[str, Any]) -> None:
-    content = {"seeds": list(seeds), "import_paths": list(import_paths), "config": dict(values)}
+def _write(
+    path: Path, seeds: Sequence[int], import_paths: Sequence[str], config_file: Path | None, values: Mapping[str, Any]
+) -> None:
+    content: dict[str, Any] = {"seeds": list(seeds), "import_paths": list(import_paths), "config": dict(values)}
+    content["config_file"] = config_file and str(config_file)
     write_json(path / GROUP, {**content, "signature": signature_of(_as_signed(content))})
 
 
@@ -129,25 +146,25 @@ def existing_group(root: Path, config: Config, name: str) -> Group | None:
     return group
 
 
-def ensure_group(root: Path, config: Config, seeds: Sequence[int], import_paths: Sequence[str], name: str) -> Group:
+def ensure_group(root: Path, shared: Shared, seeds: Sequence[int], name: str) -> Group:
     """The group of a name, made if it is not there; another process may do the same at this moment.
 
     :param seeds: that it should have; those that it lacks are added
     :raises UsageError: see :func:`existing_group`
     """
-    group = existing_group(root, config, name)
+    group = existing_group(root, shared.config, name)
     if group is None:
         try:
-            return create_group(root, config, seeds, import_paths, name)
+            return create_group(root, shared, seeds, name)
         except UsageError:  # the other process was faster
-            group = existing_group(root, config, name)
+            group = existing_group(root, shared.config, name)
             if group is None:
                 raise
     if all(seed in group.seeds for seed in seeds):
         return group
     with _alone_in(group.path):
         known = read_group(group.path).seeds
-        _write(group.path, list(dict.fromkeys([*known, *seeds])), group.import_paths, group.values)
+        _write(group.path, list(dict.fromkeys([*known, *seeds])), group.import_paths, group.config_file, group.values)
     return read_group(group.path)
 
 
@@ -189,7 +206,8 @@ def read_group(path: Path, trust: bool = False) -> Group:
         paths = tuple(str(folder) for folder in content["import_paths"])
         signed = signature_of(_as_signed(content))
         own = trust or (signed is not None and hmac.compare_digest(signed, str(content.get("signature"))))
-        return Group(path.resolve(), seeds, dict(content["config"]), paths if own else (), own)
+        file = Path(content["config_file"]) if content.get("config_file") else None
+        return Group(path.resolve(), seeds, dict(content["config"]), paths if own else (), file, own)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path / GROUP} cannot be read ({error}).", "`rlrun runs` lists the runs.") from None
 
