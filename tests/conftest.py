@@ -24,10 +24,11 @@ class Outcome:
 
 @pytest.fixture(autouse=True, scope="session")
 def own_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The user's key and settings lie in a folder of the tests."""
+    """The user's key and settings lie in a folder of the tests; so do the folders that plain SB3 makes for its logs."""
     settings = tmp_path_factory.getbasetemp() / "settings"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(settings))
+        patch.setenv("SB3_LOGDIR", str(tmp_path_factory.getbasetemp() / "sb3"))
         yield settings
 
 
