@@ -336,12 +336,11 @@ def evaluate_agent(agent: Agent, run: str, checkpoint: str, episodes: int | None
     :param episodes: how many; None: the config's number
     :param seed: of the episodes; None: the config's own
     """
-    from rlrun.envs.seeding import Stream
-    from rlrun.evaluation.evaluate import episode_seeds
+    from rlrun.evaluation.evaluate import about_cuts, episode_seeds
     from rlrun.evaluation.evaluate import evaluate as play
 
     config = agent.config
-    seeds = episode_seeds(config, Stream.EVALUATION, episodes, seed)
+    seeds = episode_seeds(config, episodes, seed)
     if not seeds:
         raise ConfigError(
             [Problem("the config evaluates no episodes.", "evaluation.episodes", hint="Use --episodes N.")]
@@ -354,6 +353,8 @@ def evaluate_agent(agent: Agent, run: str, checkpoint: str, episodes: int | None
         deterministic=bool(config.evaluation.deterministic),
         n_envs=config.evaluation.n_envs,
     )
+    if cuts := about_cuts(evaluation):
+        note(cuts)
     return Result(run, checkpoint, agent.timesteps, config.seed if seed is None else seed, evaluation)
 
 

@@ -53,13 +53,13 @@ def accelerated(cls: type[BaseAlgorithm]) -> type[BaseAlgorithm]:
 
 
 def _faster_forms() -> dict[type[BaseAlgorithm], type[BaseAlgorithm]]:
-    from rlrun.accelerate import on_policy, q_learning, soft, td3
+    from rlrun.accelerate import dqn, on_policy, soft, td3
 
     return {
         A2C: on_policy.FastA2C,
         PPO: on_policy.FastPPO,
-        DQN: q_learning.FastDQN,
-        QRDQN: q_learning.FastQRDQN,
+        DQN: dqn.FastDQN,
+        QRDQN: dqn.FastQRDQN,
         SAC: soft.FastSAC,
         TQC: soft.FastTQC,
         TD3: td3.FastTD3,

@@ -12,7 +12,7 @@ from rlrun.accelerate import convolutions, frames, graphs
 from rlrun.accelerate.choose import accelerated
 from rlrun.accelerate.startup import leave_compiler_out
 from rlrun.accelerate.threads import torch_threads
-from rlrun.algorithms.dqn import DQN, FastDQN
+from rlrun.algorithms.dqn import DQN, FastDQNWithOptions
 from rlrun.algorithms.hyperparameters import resolve
 from rlrun.algorithms.registry import get_algorithm
 from rlrun.algorithms.reinforce import REINFORCE, FastREINFORCE
@@ -21,7 +21,7 @@ from rlrun.config.schema import Config
 from rlrun.errors import ConfigError, Problem, UsageError
 
 # Of rlrun's own algorithms; those of SB3's are in rlrun.accelerate.
-_OWN_FASTER_FORMS: dict[type[BaseAlgorithm], type[BaseAlgorithm]] = {REINFORCE: FastREINFORCE, DQN: FastDQN}
+_OWN_FASTER_FORMS: dict[type[BaseAlgorithm], type[BaseAlgorithm]] = {REINFORCE: FastREINFORCE, DQN: FastDQNWithOptions}
 
 
 def build_model(config: Config, venv: VecEnv, *, device: str | None = None, for_training: bool = True) -> BaseAlgorithm:

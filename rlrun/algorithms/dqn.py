@@ -12,7 +12,7 @@ from stable_baselines3.common.torch_layers import create_mlp
 from stable_baselines3.dqn import policies
 from torch import nn
 
-from rlrun.accelerate import q_learning, td_learning
+from rlrun.accelerate import dqn, td_learning
 from rlrun.accelerate.batches import Batch
 from rlrun.accelerate.frames import FrameBuffer
 from rlrun.algorithms import prioritized
@@ -184,7 +184,7 @@ class DQN(PlainDQN):
         return loss
 
 
-class PrioritizedLearner(q_learning.QLearner):
+class PrioritizedLearner(dqn.QLearner):
     """Tells the replay buffer the errors of each batch."""
 
     def update(self, batch: Batch, gamma: float, max_grad_norm: float | None) -> float:
@@ -195,22 +195,22 @@ class PrioritizedLearner(q_learning.QLearner):
         return loss
 
 
-class FastDQN(q_learning.FastDQN, DQN):
+class FastDQNWithOptions(dqn.FastDQN, DQN):
     """DQN with its faster form: in NumPy but for images and dueling networks, of which those of images act faster."""
 
-    image_policies = (*q_learning.FastDQN.image_policies, DuelingCnnPolicy)
+    image_policies = (*dqn.FastDQN.image_policies, DuelingCnnPolicy)
 
-    def build_fast(self) -> q_learning.QLearner:
+    def build_fast(self) -> dqn.QLearner:
         """See Accelerated."""
         if self.prioritized_replay:
             return PrioritizedLearner(self, self.q_net, self.q_net_target)
         return super().build_fast()
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        """See QLearning."""
+        """See DeepQLearning."""
         self.set_beta()
         super().train(gradient_steps, batch_size)
 
     def train_in_torch(self, gradient_steps: int, batch_size: int) -> None:
-        """See QLearning: with the options, which SB3's DQN does not have."""
+        """See DeepQLearning: with the options, which SB3's DQN does not have."""
         td_learning.train(self, gradient_steps, batch_size, self._update)

@@ -141,7 +141,10 @@ class EvaluationConfig(Section):
     )
     env_kwargs: dict[str, Any] = Field({}, description="Override `env.kwargs` in evaluation, openly.")
     seeds: list[NotNegative] | None = Field(
-        None, description="One reset seed for each episode, instead of seeds drawn from the run's.", min_length=1
+        None,
+        description="One reset seed for each episode of the final evaluation and of `rlrun eval`, which has as many "
+        "then; null: drawn from the run's seed. Evaluations during training draw `episodes` others.",
+        min_length=1,
     )
 
 

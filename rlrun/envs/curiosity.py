@@ -202,6 +202,7 @@ class _Step(NamedTuple):
     :ivar before: observations; None where the model does not read them
     :ivar errors: (n_envs,); 0 until there is a bonus
     :ivar beyond: the errors, less what was usual
+    :ivar bonus: what was added to the rewards
     """
 
     before: Any
@@ -209,6 +210,7 @@ class _Step(NamedTuple):
     after: Any
     errors: np.ndarray
     beyond: np.ndarray
+    bonus: np.ndarray
 
 
 class Curiosity(VecEnvWrapper):
@@ -277,7 +279,7 @@ class Curiosity(VecEnvWrapper):
             seen = (self._seen + len(self._steps)) * self.num_envs
             self._usual_now = _averaged(self._usual_now, seen, float(errors.mean()), self.num_envs, _MEMORY_OF_USUAL)
         before = self._before if self.model.reads_before else None
-        self._steps.append(_Step(before, self._actions, after, errors, beyond))
+        self._steps.append(_Step(before, self._actions, after, errors, beyond, bonus))
         self._before = _copied(observations)
         return observations, (rewards + bonus).astype(np.float32), dones, infos
 
@@ -308,7 +310,8 @@ class Curiosity(VecEnvWrapper):
         loss = self._fit(before, np.concatenate([step.actions for step in steps]), after)
         self._seen += len(steps)
         self.usual = self._usual_now
-        return {"intrinsic_reward": float(errors.mean()), "loss": loss}
+        bonus = float(np.mean([step.bonus for step in steps]))
+        return {"intrinsic_reward": bonus, "prediction_error": float(errors.mean()), "loss": loss}
 
     def _fit(self, before: Any, actions: np.ndarray, after: Any) -> float:
         """One pass over the steps in batches.

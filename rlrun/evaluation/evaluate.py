@@ -20,12 +20,14 @@ from stable_baselines3.common.vec_env import VecEnv
 from rlrun.config.schema import Config
 from rlrun.envs.families import family_of
 from rlrun.envs.normalization import Statistics
-from rlrun.envs.recipe import EnvRecipe, Role, fixed_seeds
+from rlrun.envs.recipe import EnvRecipe, Role, fixed_seeds, max_episode_steps
 from rlrun.envs.seeding import Stream, draw_seeds, generators_preserved, seed_global_generators
 from rlrun.errors import UsageError
 from rlrun.evaluation.statistics import Evaluation
 
 _MAX_ENVS = 8
+_LONGEST_EPISODE = 100_000  # agent's steps, where the env sets no limit
+_CUT = "rlrun_episode_cut"
 _FREE = "Leave it out, or write --set evaluation.seeds=null"
 
 
@@ -35,8 +37,16 @@ def is_deterministic(config: Config) -> bool:
     return family_of(config.env.id.rpartition(":")[2]).deterministic_evaluation if chosen is None else chosen
 
 
-def episode_seeds(config: Config, stream: Stream, episodes: int | None = None, seed: int | None = None) -> list[int]:
-    """The reset seed of each evaluation episode: the config's fixed list, else drawn from a stream.
+def training_seeds(config: Config) -> list[int]:
+    """The reset seed of each episode of an evaluation during training, the same at each: always drawn ones.
+
+    They choose the best checkpoint, so those that it is scored on afterwards are others.
+    """
+    return draw_seeds(config.seed, Stream.EVALUATION_IN_TRAINING, config.evaluation.episodes)
+
+
+def episode_seeds(config: Config, episodes: int | None = None, seed: int | None = None) -> list[int]:
+    """The reset seed of each evaluation episode: the config's fixed list, else drawn ones.
 
     :param episodes: how many; None: the fixed list's length, else the config's number
     :param seed: instead of the run's own
@@ -52,7 +62,7 @@ def episode_seeds(config: Config, stream: Stream, episodes: int | None = None, s
             message = f"evaluation.seeds has {len(fixed)} seeds, and {episodes} episodes were asked for."
             raise UsageError(message, f"To play the same episodes twice proves nothing. {_FREE}")
         return list(fixed[:episodes])
-    return draw_seeds(config.seed if seed is None else seed, stream, episodes or config.evaluation.episodes)
+    return draw_seeds(config.seed if seed is None else seed, Stream.EVALUATION, episodes or config.evaluation.episodes)
 
 
 def evaluate(
@@ -74,8 +84,23 @@ def evaluate(
     :return: the episodes in the order of ``seeds``
     """
     width = min(len(seeds), n_envs or _MAX_ENVS)
-    with acting(model, recipe, Role.EVAL, fixed_seeds(seeds, width), statistics) as venv:
+    with acting(model, recipe, Role.EVAL, fixed_seeds(seeds, width), statistics, _limited) as venv:
         return _play(model, venv, seeds, deterministic, should_stop)
+
+
+class _Limit(gym.wrappers.TimeLimit[Any, Any]):
+    """Ends an episode at last, and says so in the info: a greedy agent may go in circles for ever."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """See TimeLimit."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        if truncated and self._elapsed_steps == self._max_episode_steps:
+            info = {**info, _CUT: True}
+        return observation, reward, terminated, truncated, info
+
+
+def _limited(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    return env if max_episode_steps(env) is not None else _Limit(env, _LONGEST_EPISODE)
 
 
 @contextlib.contextmanager
@@ -141,6 +166,7 @@ def _play(
     should_stop: Callable[[], None] | None,
 ) -> Evaluation:
     width = venv.num_envs
+    cut = 0
     episodes: list[tuple[float, int, Any] | None] = [None] * len(seeds)
     playing = list(range(width))  # the episode each copy plays now
     sums, steps = np.zeros(width), np.zeros(width, dtype=int)
@@ -153,6 +179,7 @@ def _play(
             record = infos[copy].get("episode", {"r": sums[copy], "l": steps[copy]})
             if playing[copy] < len(episodes):
                 episodes[playing[copy]] = (float(record["r"]), int(record["l"]), infos[copy].get("is_success"))
+                cut += infos[copy].get(_CUT, False)
             playing[copy] += width
             sums[copy], steps[copy] = 0.0, 0
         if all(episode is not None for episode in episodes):
@@ -165,6 +192,17 @@ def _play(
         successes=tuple(bool(s) for _, _, s in played) if says_success else None,
         seeds=tuple(seeds),
         deterministic=deterministic,
+        cut=cut,
+    )
+
+
+def about_cuts(evaluation: Evaluation) -> str:
+    """A warning where episodes did not end by themselves; empty where all did."""
+    if not evaluation.cut:
+        return ""
+    return (
+        f"warning: {evaluation.cut} of {len(evaluation.seeds)} episodes were ended after {_LONGEST_EPISODE:,} steps, "
+        "since the env has no time limit. `env.wrappers: [{TimeLimit: {max_episode_steps: 1000}}]` sets one."
     )
 
 

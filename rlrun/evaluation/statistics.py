@@ -19,6 +19,7 @@ class Evaluation:
     :ivar lengths: steps of the env before frame-skipping wrappers
     :ivar successes: ``is_success`` of each episode's last step; None where the env does not say
     :ivar seeds: the reset seed of each episode
+    :ivar cut: how many were ended because they went on and the env sets no limit
     """
 
     returns: tuple[float, ...]
@@ -26,6 +27,7 @@ class Evaluation:
     successes: tuple[bool, ...] | None
     seeds: tuple[int, ...]
     deterministic: bool
+    cut: int = 0
 
     @property
     def mean_return(self) -> float:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rlrun.config.loading import read_source, validate
-from rlrun.envs.seeding import Stream
 from rlrun.errors import ConfigError, RlrunError, UsageError
 from rlrun.evaluation.evaluate import episode_seeds
 from rlrun.publish.card import (
@@ -130,7 +129,7 @@ def _fill(
         if (checkpoint.path / name).exists():
             shutil.copyfile(checkpoint.path / name, folder / name)
     write_json(folder / STATE, {**checkpoint.state, "resumable": False, "replay_buffer": None})
-    seeds = episode_seeds(config, Stream.EVALUATION, result["episodes"], None)
+    seeds = episode_seeds(config, result["episodes"])
     (folder / CONFIG).write_text(to_yaml(config.model_dump(by_alias=True)))
     hardware = {key: (manifest.get("hardware") or {}).get(key) for key in ("system", "cpu", "cores", "gpu")}
     write_json(folder / MANIFEST, {**{key: manifest.get(key) for key in _PUBLIC}, "hardware": hardware})

@@ -25,7 +25,7 @@ from rlrun.envs.curiosity import Curiosity, find_curiosity
 from rlrun.envs.normalization import Statistics, get_statistics, set_statistics
 from rlrun.envs.recipe import EnvRecipe, RestartableVecEnv, find_normalizer
 from rlrun.envs.seeding import Stream, draw_seeds, seed_global_generators
-from rlrun.evaluation.evaluate import episode_seeds, evaluate
+from rlrun.evaluation.evaluate import about_cuts, evaluate, training_seeds
 from rlrun.runs.checkpoint import Checkpoint, prune_checkpoints, write_checkpoint
 from rlrun.runs.directory import RunDirectory
 from rlrun.runs.replay import truncate_at_cut
@@ -350,7 +350,7 @@ class Boundary(BaseCallback):
             self.model,
             self.recipe,
             self._statistics(),
-            episode_seeds(self.config, Stream.EVALUATION_IN_TRAINING),
+            training_seeds(self.config),
             deterministic=bool(settings.deterministic),
             n_envs=settings.n_envs,
             should_stop=self.stops.check,
@@ -365,6 +365,8 @@ class Boundary(BaseCallback):
             self._best_mean_return, self._best_timesteps = evaluation.mean_return, now
         self._without_improvement = 0 if is_best else self._without_improvement + 1
         self.reporter.evaluated(now, evaluation, is_best)
+        if cuts := about_cuts(evaluation):
+            self.reporter.said(cuts)
         return is_best
 
     def _statistics(self) -> Statistics | None:

@@ -21,7 +21,7 @@ from stable_baselines3.common.logger import Logger
 import rlrun
 from rlrun.accelerate import td_learning
 from rlrun.algorithms.build import build_model
-from rlrun.algorithms.dqn import DQN, OPTIONS, Dueling, FastDQN
+from rlrun.algorithms.dqn import DQN, OPTIONS, Dueling, FastDQNWithOptions
 from rlrun.algorithms.prioritized import PrioritizedReplayBuffer
 from rlrun.algorithms.sum_tree import SumTree
 from rlrun.config.loading import read_source
@@ -223,7 +223,11 @@ def test_double_dqn_chooses_with_one_network_and_values_with_the_other() -> None
 @pytest.mark.parametrize("option", ["double_q", "prioritized_replay"])
 def test_an_option_in_numpy_is_the_one_in_torch_up_to_rounding(option: str) -> None:
     options = {option: True, "prioritized_replay_beta0": 1.0} if option == "prioritized_replay" else {option: True}
-    plain, faster, ordinary = model_of(DQN, **options), model_of(FastDQN, **options), model_of(FastDQN)
+    plain, faster, ordinary = (
+        model_of(DQN, **options),
+        model_of(FastDQNWithOptions, **options),
+        model_of(FastDQNWithOptions),
+    )
     assert faster.acceleration.startswith("auto")
     for model in (plain, faster, ordinary):
         np.random.seed(3)
@@ -361,7 +365,7 @@ class Ledge(gym.Env):
 def test_each_option_learns(options: list[str], n_steps: int) -> None:
     settings: dict[str, Any] = {"buffer_size": 1_000, "learning_starts": 100, "train_freq": 2, "gradient_steps": 2}
     settings |= {"learning_rate": 0.01, "target_update_interval": 50, "exploration_fraction": 0.8, "seed": 0}
-    model = FastDQN("MlpPolicy", Ledge(), n_steps=n_steps, **settings, **dict.fromkeys(options, True))
+    model = FastDQNWithOptions("MlpPolicy", Ledge(), n_steps=n_steps, **settings, **dict.fromkeys(options, True))
     model.learn(1_500, log_interval=None)  # type: ignore[arg-type]
     env = Ledge()
     seen, ended, total = env.reset()[0], False, 0.0

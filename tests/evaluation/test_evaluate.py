@@ -13,8 +13,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 import rlrun
 from rlrun.config.loading import read_source
 from rlrun.envs.recipe import EnvRecipe, Role
-from rlrun.envs.seeding import Stream
-from rlrun.evaluation.evaluate import episode_seeds, evaluate
+from rlrun.evaluation.evaluate import episode_seeds, evaluate, training_seeds
 from rlrun.evaluation.statistics import bootstrap_interval
 from rlrun.training.plan import make_plan
 
@@ -39,6 +38,13 @@ class Lottery(gym.Env[np.ndarray, int]):
 class Constant:
     def predict(self, observations: np.ndarray, **_: Any) -> tuple[np.ndarray, None]:
         return np.zeros(len(observations), dtype=int), None
+
+
+class Circle(Lottery):
+    """An agent that goes on, goes on for ever."""
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return np.zeros(1, np.float32), -1.0, False, False, {}
 
 
 def lottery_recipe() -> EnvRecipe:
@@ -89,6 +95,20 @@ def test_evaluating_leaves_the_global_generators_as_they_were():
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
 
 
+def test_an_episode_without_end_is_ended_and_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr("rlrun.evaluation.evaluate._LONGEST_EPISODE", 30)
+    config = {"algo": "ppo", "total_timesteps": 64, "hyperparameters": {"n_steps": 64}, "evaluation": {"episodes": 3}}
+    config["env"] = {"id": f"{__name__}:Circle"}
+    run = rlrun.train(config, progress=True)
+    told = "warning: 3 of 3 episodes were ended after 30 steps, since the env has no time limit."
+    assert capsys.readouterr().err.count(told) == 1
+    assert run.evaluate().evaluation.lengths == (30, 30, 30)
+    assert capsys.readouterr().err.count(told) == 1
+    limited = {"wrappers": [{"TimeLimit": {"max_episode_steps": 20}}]}
+    result = rlrun.evaluate({**config, "env": {**config["env"], **limited}})
+    assert (result.evaluation.lengths, result.evaluation.cut) == ((20, 20, 20), 0)
+
+
 def test_the_result_agrees_with_sb3s_own_evaluation():
     plan = rlrun.check("CartPole-v1/ppo")
     model = PPO("MlpPolicy", "CartPole-v1", device="cpu", seed=3)
@@ -102,12 +122,18 @@ def test_the_result_agrees_with_sb3s_own_evaluation():
 
 
 def test_streams_of_evaluation_during_and_after_training_are_disjoint():
-    config = rlrun.check("CartPole-v1/ppo", env=False).config
-    during = episode_seeds(config, Stream.EVALUATION_IN_TRAINING, 500)
-    after = episode_seeds(config, Stream.EVALUATION, 500)
+    config = rlrun.check("CartPole-v1/ppo", env=False, overrides={"evaluation.episodes": 500}).config
+    during, after = training_seeds(config), episode_seeds(config)
+    assert len(during) == len(after) == 500
     assert not set(during) & set(after)
-    assert episode_seeds(config, Stream.EVALUATION, 500) == after
-    assert episode_seeds(config, Stream.EVALUATION, 500, seed=1) != after
+    assert episode_seeds(config, 500) == after
+    assert episode_seeds(config, 500, seed=1) != after
+
+
+def test_fixed_seeds_score_an_agent_and_do_not_choose_it():
+    config = rlrun.check("Taxi-v4/q_learning", env=False).config
+    assert (len(episode_seeds(config)), len(training_seeds(config))) == (100, config.evaluation.episodes)
+    assert not set(episode_seeds(config)) & set(training_seeds(config))
 
 
 def test_a_fixed_list_of_seeds_is_played_in_its_order():

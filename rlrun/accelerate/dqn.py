@@ -130,7 +130,7 @@ def _sequential(network: Any) -> Any:
     return network.q_net if hasattr(network, "q_net") else network.quantile_net
 
 
-class QLearning(OffPolicy):
+class DeepQLearning(OffPolicy):
     """What DQN and QR-DQN share: they differ in their learner."""
 
     fast: QLearner | None
@@ -198,7 +198,7 @@ class QLearning(OffPolicy):
         model.logger.record("rollout/exploration_rate", model.exploration_rate)
 
 
-class FastDQN(QLearning, DQN):
+class FastDQN(DeepQLearning, DQN):
     """DQN with its faster form."""
 
     policies = (dqn_policies.MlpPolicy, dqn_policies.MultiInputPolicy)
@@ -213,7 +213,7 @@ class FastDQN(QLearning, DQN):
         return QLearner(self, self.q_net, self.q_net_target)
 
     def train_in_torch(self, gradient_steps: int, batch_size: int) -> None:
-        """See QLearning."""
+        """See DeepQLearning."""
         if not self.sees_images():
             super().train_in_torch(gradient_steps, batch_size)
             return
@@ -225,7 +225,7 @@ class FastDQN(QLearning, DQN):
         td_learning.train(self, gradient_steps, batch_size, one_update)
 
 
-class FastQRDQN(QLearning, QRDQN):
+class FastQRDQN(DeepQLearning, QRDQN):
     """QR-DQN with its faster form."""
 
     policies = (qrdqn_policies.MlpPolicy, qrdqn_policies.MultiInputPolicy)
