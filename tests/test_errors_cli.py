@@ -475,7 +475,7 @@ def test_flags_of_other_tools_and_typing_errors_get_a_hint(
         ("init --algo dqn", "--env is missing.", "For instance: rlrun init --env CartPole-v1 --algo dqn"),
         ("prune some", 'There is no run "some" in runs.', "`rlrun runs` lists them"),
         ("init --env CartPool-v1 --algo ppo", 'there is no env "CartPool-v1".', 'Did you mean "CartPole-v1"?'),
-        ("init --env CartPole-v1 --algo sac", "sac cannot act in a Discrete action space", "ppo or dqn."),
+        ("init --env CartPole-v1 --algo sac", "sac cannot act in a Discrete action space", "ppo, dqn or a2c."),
         ("smoke nothing", 'no config file and no shipped config "nothing".', "`rlrun configs` lists"),
     ],
 )

@@ -13,7 +13,7 @@ import psutil
 from gymnasium import spaces
 
 from rlrun.algorithms.hyperparameters import Finding
-from rlrun.algorithms.registry import Algorithm
+from rlrun.algorithms.registry import Algorithm, get_algorithm
 from rlrun.config.schema import whole_number
 from rlrun.config.signatures import keyword_parameters
 
@@ -62,6 +62,7 @@ def cross_check(
         *check_spaces(algorithm, facts),
         *_policy_fits(algorithm, values, facts),
         *_net_arch(algorithm, values),
+        *_no_updates(values),
         *_episodic_training(values, facts),
         *_her(values, facts),
         *_prioritized_replay(hyperparameters, facts),
@@ -92,9 +93,9 @@ def _action_space(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
     kind = type(facts.action_space).__name__
     if kind in algorithm.actions:
         return _counted_from_0(facts.action_space, "actions")
-    continuous = "Box" not in algorithm.actions
-    hint = "For continuous actions: ppo, sac or tqc." if continuous else "For discrete actions: ppo or dqn."
     words = "continuous" if kind == "Box" else kind
+    able = [name for name in ("ppo", "sac", "tqc", "dqn", "a2c") if kind in get_algorithm(name).actions][:3]
+    hint = f"For {words} actions: {' or '.join([', '.join(able[:-1]), able[-1]])}." if able else ""
     return [Finding(("algo",), f"{algorithm.name} cannot act in a {words} action space ({facts.action_space}).", hint)]
 
 
@@ -146,7 +147,7 @@ def _policy_fits(algorithm: Algorithm, values: Mapping[str, Any], facts: EnvFact
 
     policy, space = values.get("policy"), facts.observation_space
     path = ("hyperparameters", "policy")
-    if not isinstance(policy, str) or ":" in policy:
+    if not isinstance(policy, str) or ":" in policy or algorithm.observations:
         return []
     is_dict = isinstance(space, spaces.Dict)
     wanted = ""
@@ -182,6 +183,13 @@ def _net_arch(algorithm: Algorithm, values: Mapping[str, Any]) -> list[Finding]:
     hint = f"Its parts are {' and '.join(parts)}."
     unknown = [name for name in net_arch if name not in parts]
     return [Finding((*path, name), f'{algorithm.name} has no network "{name}".', hint) for name in unknown]
+
+
+def _no_updates(values: Mapping[str, Any]) -> list[Finding]:
+    if values.get("gradient_steps") != 0:
+        return []
+    hint = "Give the updates after each train_freq; -1: as many as timesteps were collected."
+    return [Finding(("hyperparameters", "gradient_steps"), "with 0 nothing is ever learnt.", hint)]
 
 
 def _episodic_training(values: Mapping[str, Any], facts: EnvFacts) -> list[Finding]:

@@ -54,6 +54,7 @@ BOUNDS = {
     **dict.fromkeys(("n_eval_episodes", "n_quantiles", "n_critics"), (1, math.inf)),
     **dict.fromkeys(("learning_rate", "learning_starts", "clip_range", "max_grad_norm", "sigma"), (0, math.inf)),
     **dict.fromkeys(("exploration_decay", "vf_coef"), (0, math.inf)),
+    "gradient_steps": (-1, math.inf),
     "prioritized_replay_alpha": (0, math.inf),
     "prioritized_replay_eps": (1e-12, math.inf),
     "prioritized_replay_beta0": (0, 1),

@@ -6,6 +6,7 @@ The networks, targets and optimisers are in ``model.zip``, which SB3 writes and 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -43,6 +44,19 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
+def _require_alike(ours: Mapping[str, torch.Tensor], saved: Mapping[str, torch.Tensor]) -> None:
+    """Torch names every tensor that does not fit; one is enough.
+
+    :raises ValueError: with the first
+    """
+    for name in {**saved, **ours}:
+        if name not in ours or name not in saved:
+            raise ValueError(f'only {"they have" if name in saved else "its own have"} a "{name}".')
+        if saved[name].shape != ours[name].shape:
+            shapes = f"{tuple(saved[name].shape)} and not {tuple(ours[name].shape)}"
+            raise ValueError(f'"{name}" has the shape {shapes}.')
+
+
 def set_tensors(model: BaseAlgorithm, tensors: dict[str, Any], only_policy: bool = False) -> None:
     """Load networks, optimisers and other variables into a model of the same shape.
 
@@ -53,6 +67,7 @@ def set_tensors(model: BaseAlgorithm, tensors: dict[str, Any], only_policy: bool
     parameters = {name: value for name, value in tensors.items() if name != _VARIABLES}
     try:
         if only_policy:
+            _require_alike(model.policy.state_dict(), parameters["policy"])
             # Strict, as SB3's set_parameters is not when only a part is given.
             model.policy.load_state_dict(parameters["policy"], strict=True)
         else:

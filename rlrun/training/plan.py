@@ -129,7 +129,7 @@ def _check_keywords(
         return config, _as_problems(source, [*findings, *check_spaces(algorithm, facts)]), []
     config = _with_policy(config, algorithm, facts)
     errors, warnings = cross_check(algorithm, config.hyperparameters, facts)
-    spacing = [] if algorithm.is_episodic else _spacing(source, config, facts)
+    spacing = [] if algorithm.is_episodic else [*_spacing(source, config, facts), *_too_late(source, config, facts)]
     return config, _as_problems(source, errors), [*_as_problems(source, warnings), *spacing]
 
 
@@ -279,6 +279,27 @@ def _spacing(source: Source, config: Config, facts: EnvFacts) -> list[Problem]:
             ("checkpoint", "every"), message, f"{needed:,} or more leaves room for three episodes in each env."
         )
     ]
+
+
+def _too_late(source: Source, config: Config, facts: EnvFacts) -> list[Problem]:
+    """Warn of what would begin after the budget's end."""
+    problems = []
+    cls = get_algorithm(config.algo).load()
+    default = keyword_parameters(cls).get("learning_starts")
+    starts = config.hyperparameters.get("learning_starts", default.default if default else 0)
+    if isinstance(starts, int | float) and starts >= config.budget:
+        message = (
+            f"learning starts after {starts:,} timesteps, and training ends after {config.budget:,}: nothing is learnt."
+        )
+        hint = "Lower it, or train for longer."
+        problems.append(source.problem(("hyperparameters", "learning_starts"), message, hint))
+    if config.curiosity is not None and facts.n_envs >= round(config.budget * (1 - config.curiosity.gamma), 9):
+        message = (
+            f"there is no bonus before each env has played 1 / (1 - gamma) = {1 / (1 - config.curiosity.gamma):,.0f} "
+            f"timesteps, and {facts.n_envs} envs do not in {config.budget:,}."
+        )
+        problems.append(source.problem(("curiosity", "gamma"), message, "Lower it, or train for longer."))
+    return problems
 
 
 def _with_policy(config: Config, algorithm: Algorithm, facts: EnvFacts) -> Config:

@@ -69,7 +69,12 @@ def test_defaults_on_an_env_that_fits_are_no_error(algo: str, env: EnvFacts) -> 
     [
         ("dqn", CONTINUOUS, "dqn cannot act in a continuous action space"),
         ("qrdqn", CONTINUOUS, "qrdqn cannot act in a continuous action space"),
-        ("sac", DISCRETE, "sac cannot act in a Discrete action space (Discrete(2))."),
+        ("sac", DISCRETE, "sac cannot act in a Discrete action space (Discrete(2)). For Discrete actions: ppo, dqn or"),
+        (
+            "q_learning",
+            spaces.MultiBinary(2),
+            "q_learning cannot act in a MultiBinary action space (MultiBinary(2)). For MultiBinary actions: ppo or",
+        ),
         ("tqc", spaces.MultiDiscrete([2, 3]), "tqc cannot act in a MultiDiscrete action space"),
         ("ars", spaces.MultiBinary(2), "ars cannot act in a MultiBinary action space"),
         ("ppo", spaces.Dict({}), "ppo cannot act in a Dict action space"),
@@ -79,9 +84,21 @@ def test_an_action_space_that_the_algorithm_cannot_use_is_an_error(
     algo: str, actions: spaces.Space[Any], said: str
 ) -> None:
     (found,) = (
-        f"{dotted(f.path)}: {f.message} {f.hint}" for f in check_spaces(get_algorithm(algo), facts(actions=actions))
+        f"{dotted(f.path)}: {f.message} {f.hint}"
+        for f in check_spaces(get_algorithm(algo), facts(spaces.Discrete(3), actions))
     )
     assert found.startswith(f"algo: {said}")
+
+
+def test_a_table_refuses_other_observations_once() -> None:
+    (found,) = errors_of("q_learning", facts(PARTS), policy="TablePolicy")
+    assert found.startswith("algo: q_learning reads Discrete observations only")
+
+
+def test_an_agent_that_would_never_learn_is_refused() -> None:
+    (found,) = errors_of("dqn", facts(), gradient_steps=0)
+    assert found.startswith("hyperparameters.gradient_steps: with 0 nothing is ever learnt.")
+    assert errors_of("dqn", facts(), gradient_steps=-1) == []
 
 
 def test_masks_are_asked_for_only_by_the_algorithm_that_needs_them() -> None:

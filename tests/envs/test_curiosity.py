@@ -90,12 +90,16 @@ def test_what_is_usual_is_taken_off_and_the_rest_weighted_and_divided_by_the_siz
     venv = curious(n_envs=1, weight=0.5, gamma=0.5)
     let_errors_be(venv, monkeypatch, [4.0, 2.0], 1.5)
     play(venv, 2)
-    venv.learn()  # 1 and -1 are left of 4 and 2, without their mean; the sums: 1; 0.5 * 1 - 1 = -0.5
+    logged = venv.learn()  # 1 and -1 are left of 4 and 2, without their mean; the sums: 1; 0.5 * 1 - 1 = -0.5
+    assert (logged["intrinsic_reward"], logged["prediction_error"]) == (0, 3)
     assert venv.usual == pytest.approx(1.5)
     assert venv.square == pytest.approx((1 + 0.25) / 2)
     let_errors_be(venv, monkeypatch, 3.0, 2.25)
-    assert play(venv, 1)[0, 0] == pytest.approx(-1 + 0.5 * (3 - 1.5) / np.sqrt(0.625), abs=1e-6)
-    venv.learn()  # the sum goes on: 0.5 * -0.5 + (3 - 1.5); and it is one of three steps
+    bonus = 0.5 * (3 - 1.5) / np.sqrt(0.625)
+    assert play(venv, 1)[0, 0] == pytest.approx(-1 + bonus, abs=1e-6)
+    assert venv.learn()["intrinsic_reward"] == pytest.approx(
+        bonus
+    )  # the sum goes on: 0.5 * -0.5 + (3 - 1.5); and it is one of three steps
     assert venv._returns == pytest.approx([1.25])
     assert venv.square == pytest.approx((2 * 0.625 + 1.25**2) / 3)
     usual = (2 * 1.5 + 3) / 3  # when it was played
@@ -316,13 +320,12 @@ def test_a_killed_run_goes_on_exactly_and_returns_are_the_envs_own(
     assert_same(undisturbed, killed_and_resumed(train, tmp_path / "killed", 1100, monkeypatch))
     for name in ("episodes.csv", "evaluations.csv"):
         assert all(float(row["return"]) == -float(row["length"]) for row in rows(undisturbed, name))
-    logged = [
-        float(row["curiosity/intrinsic_reward"])
-        for row in rows(undisturbed, "metrics.csv")
-        if row.get("curiosity/intrinsic_reward")
-    ]
-    assert logged
-    assert min(logged) > 0
+    errors, bonuses = (
+        [float(row[name]) for row in rows(undisturbed, "metrics.csv") if row.get(name)]
+        for name in ("curiosity/prediction_error", "curiosity/intrinsic_reward")
+    )
+    assert min(errors) > 0
+    assert any(bonuses)
 
 
 def test_a_run_from_another_ones_weights_begins_with_its_curiosity(tmp_path: Path) -> None:

@@ -165,9 +165,13 @@ def test_a_parent_by_its_relative_path_becomes_absolute_because_runs_move(folder
     ("content", "changes", "message"),
     [
         (b"junk", {}, "is not a whole SB3 model"),
-        (None, {"hyperparameters": {"policy_kwargs": {"net_arch": [8]}}}, "do not fit this config"),
+        (
+            None,
+            {"hyperparameters": {"policy_kwargs": {"net_arch": [8]}}},
+            'do not fit this config: "mlp_extractor.policy_net.0.weight" has the shape (64, 4) and not (8, 4).',
+        ),
         (None, {"normalize": True}, "only one side normalizes"),
-        (None, {"algo": "dqn"}, "do not fit this config"),
+        (None, {"algo": "dqn"}, 'do not fit this config: only they have a "mlp_extractor.policy_net.0.weight".'),
     ],
 )
 def test_a_parent_that_does_not_fit_is_found_before_training(
@@ -470,6 +474,21 @@ def test_the_keywords_of_a_misspelt_algorithm_are_checked_against_the_one_that_w
     }
     assert [problem.path for problem in problems_of(algo="dqm", env={"id": "Pendulum-v1"})] == ["algo"]
     assert [problem.path for problem in problems_of(algo="zzz", hyperparameters={"n_step": 1})] == ["algo"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"algo": "dqn", "hyperparameters": {"learning_starts": 1_000}}, "hyperparameters.learning_starts"),
+        ({"curiosity": {"gamma": 0.999}}, "curiosity.gamma"),
+    ],
+)
+def test_what_would_begin_after_the_end_of_training_is_told(changes: dict[str, Any], key: str) -> None:
+    def warned(budget: int) -> list[str]:
+        return [warning.path for warning in plan_of(**{"algo": "ppo", **changes, "total_timesteps": budget}).warnings]
+
+    assert key in warned(1_000)
+    assert key not in warned(1_001)
 
 
 def test_warnings_alone_let_a_config_pass() -> None:
