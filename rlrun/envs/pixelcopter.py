@@ -1,8 +1,9 @@
 """Pixelcopter: fly through a tunnel and around blocks. Importing this registers ``Pixelcopter-v0``.
 
-The rules, rewards and numbers are those that the PyGame Learning Environment documents
-(https://pygame-learning-environment.readthedocs.io/en/latest/user/games/pixelcopter.html) for a screen of 48 x 48
-pixels at 30 frames a second; the code is this project's, and needs no window.
+The rules, rewards and numbers are those of the PyGame Learning Environment (``ple/games/pixelcopter.py`` and
+``ple/games/base/pygamewrapper.py`` of https://github.com/ntasfi/PyGame-Learning-Environment at 3dbe79d; its page on the
+game says -1 for a crash, its code gives -5) for a screen of 48 x 48 pixels at 30 frames a second; the code is this
+project's, and needs no window.
 """
 
 from __future__ import annotations
