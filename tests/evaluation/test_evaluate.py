@@ -95,7 +95,9 @@ def test_evaluating_leaves_the_global_generators_as_they_were():
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
 
 
-def test_an_episode_without_end_is_ended_and_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_an_episode_without_end_is_ended_and_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.setattr("rlrun.evaluation.evaluate._LONGEST_EPISODE", 30)
     config = {"algo": "ppo", "total_timesteps": 64, "hyperparameters": {"n_steps": 64}, "evaluation": {"episodes": 3}}
     config["env"] = {"id": f"{__name__}:Circle"}
