@@ -468,6 +468,15 @@ def test_a_repository_of_package_to_hub_is_pulled_and_verified(hub: Hub, rlrun_c
     assert json.loads(outcome.out)["claimed"]["mean_return"] == 400.0
 
 
+def test_that_statistics_may_be_missing_is_told_of_a_pulled_agent_too(hub: Hub, rlrun_command: Command, folder: Path):
+    from stable_baselines3 import DQN
+
+    DQN("MlpPolicy", "CartPole-v1", buffer_size=10).learn(1).save(folder / "dqn-CartPole-v1.zip")
+    hub.put("bob/dqn", {"dqn-CartPole-v1.zip": (folder / "dqn-CartPole-v1.zip").read_bytes()})
+    outcome = rlrun_command("pull", "bob/dqn", "--algo", "dqn", "--env", "CartPole-v1")
+    assert (outcome.code, "bob/dqn does not say whether it was trained with norm" in outcome.err) == (0, True)
+
+
 def test_a_repository_of_rl_zoo_is_pulled_and_verified(hub: Hub, rlrun_command: Command, folder: Path):
     from stable_baselines3 import A2C
     from stable_baselines3.common.env_util import make_vec_env

@@ -12,6 +12,7 @@ from huggingface_hub import HfApi, snapshot_download
 
 from rlrun.config.loading import Override, read_source, validate
 from rlrun.config.schema import Config
+from rlrun.console import note
 from rlrun.envs.normalization import Statistics
 from rlrun.errors import ConfigError, UsageError
 from rlrun.hub.client import hub_errors_in_words, quiet_without_terminal
@@ -94,7 +95,7 @@ def _from_foreign(
     algo: str | None,
 ) -> RunDirectory:
     found = find_agent(folder, algo)
-    plan = plan_of(found, str(origin["from"]), algo, env, _how_it_was_evaluated(folder))
+    plan = plan_of(found, str(origin["from"]), algo, env, _how_it_was_evaluated(folder), say=note)
     state = _state_of(found)
     return _made(run_dir, name, plan.config, found.model_path, found.statistics(), state, origin, folder)
 

@@ -129,8 +129,9 @@ def _check_keywords(
         return config, _as_problems(source, [*findings, *check_spaces(algorithm, facts)]), []
     config = _with_policy(config, algorithm, facts)
     errors, warnings = cross_check(algorithm, config.hyperparameters, facts)
-    spacing = [] if algorithm.is_episodic else [*_spacing(source, config, facts), *_too_late(source, config, facts)]
-    return config, _as_problems(source, errors), [*_as_problems(source, warnings), *spacing]
+    late = [] if algorithm.is_episodic else _too_late(source, config, algorithm, facts)
+    spacing = [] if algorithm.is_episodic else _spacing(source, config, facts)
+    return config, _as_problems(source, errors), [*_as_problems(source, warnings), *spacing, *late]
 
 
 def _trial(source: Source, config: Config, algorithm: Algorithm, venv: VecEnv, n_envs: int) -> list[Problem]:
@@ -281,11 +282,10 @@ def _spacing(source: Source, config: Config, facts: EnvFacts) -> list[Problem]:
     ]
 
 
-def _too_late(source: Source, config: Config, facts: EnvFacts) -> list[Problem]:
+def _too_late(source: Source, config: Config, algorithm: Algorithm, facts: EnvFacts) -> list[Problem]:
     """Warn of what would begin after the budget's end."""
     problems = []
-    cls = get_algorithm(config.algo).load()
-    default = keyword_parameters(cls).get("learning_starts")
+    default = keyword_parameters(algorithm.load()).get("learning_starts")
     starts = config.hyperparameters.get("learning_starts", default.default if default else 0)
     if isinstance(starts, int | float) and starts >= config.budget:
         message = (
