@@ -310,9 +310,11 @@ class Run:
         stored = stored_results(self.directory)
         if stored is not None and (stored.get("final") or {}).get("timesteps") == final:
             return stored
+        note("evaluating the final agent")
         at_end = self.evaluate(checkpoint="final").as_dict()
         at_best = {**at_end, "checkpoint": "best"} if best == final else None
         if best is not None and best != final:
+            note("evaluating the best agent")
             at_best = self.evaluate(checkpoint="best").as_dict()
         results = {"final": at_end, "best": at_best}
         write_json(self.path / RESULTS, results)
