@@ -1,6 +1,6 @@
 """Does curiosity lead PPO to the goal of MiniGrid's DoorKey-8x8 sooner? Seeds with it and without, and a test.
 
-    python benchmarks/curiosity.py [--seeds 0-15] [--jobs 2] [--run-dir runs-curiosity]
+    python benchmarks/curiosity.py [--seeds 0-11] [--jobs 2] [--run-dir runs-curiosity]
 
 An agent is there when 45 of its last 50 training episodes reached the goal; one that never is counts with the whole
 budget. Runs that are there are not trained again.
@@ -46,7 +46,7 @@ def timesteps_until_there(run: rlrun.Run) -> int:
 def main() -> None:
     """Train, count, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", default="0-15")
+    parser.add_argument("--seeds", default="0-11")
     parser.add_argument("--jobs", type=int, help="runs at a time")
     parser.add_argument("--run-dir", type=Path, default=Path("runs-curiosity"))
     given = parser.parse_args()
