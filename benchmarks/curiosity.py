@@ -16,6 +16,7 @@ from collections import deque
 from pathlib import Path
 
 import rlrun
+from rlrun.config.schema import parse_seeds
 from rlrun.evidence.statistics import compare
 
 CONFIG, BUDGET = "MiniGrid-DoorKey-8x8-v0/ppo-icm", 400_000
@@ -28,8 +29,8 @@ def train(side: str, seeds: str, jobs: int | None, runs: Path) -> list[rlrun.Run
     command = [sys.executable, "-m", "rlrun", "train", CONFIG, "--seeds", seeds, "--run-dir", str(runs)]
     command += ["--name", side, "--resume", *SIDES[side], *([] if jobs is None else ["--jobs", str(jobs)])]
     subprocess.run(command, check=True)
-    folders = sorted((runs / CONFIG.partition("-icm")[0] / side).glob("s*/"), key=lambda path: int(path.name[1:]))
-    return [rlrun.open_run(folder) for folder in folders]
+    group = runs / CONFIG.partition("-icm")[0] / side
+    return [rlrun.open_run(group / f"s{seed}") for seed in parse_seeds(seeds)]
 
 
 def timesteps_until_there(run: rlrun.Run) -> int:

@@ -24,7 +24,7 @@ from rlrun.runs.directory import (
     iterate_runs,
     run_folder,
 )
-from rlrun.runs.files import write_whole
+from rlrun.runs.files import os_errors_in_words, write_whole
 
 if TYPE_CHECKING:
     from rlrun.config.schema import Config
@@ -353,8 +353,9 @@ def init(env: str, algo: str, out: str | Path | None = None) -> Path:
     if path.exists():
         raise UsageError(f"{path} is there already.", "Choose another file with --out.")
     text = config_template(env, algo, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text)
+    with os_errors_in_words("making the config's folder", UsageError, "--out"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text, UsageError, "--out")
     return path
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlrun.config.loading import Override, Source, read_source, validate
 from rlrun.console import note, terminal_reporter
-from rlrun.errors import ConfigError, Problem, UsageError
+from rlrun.errors import ConfigError, Interrupted, Problem, UsageError
 from rlrun.runs.directory import RunDirectory
 from rlrun.runs.files import write_json
 from rlrun.runs.summary import RESULTS, listing, status_of, stored_results, summarize
@@ -310,12 +310,16 @@ class Run:
         stored = stored_results(self.directory)
         if stored is not None and (stored.get("final") or {}).get("timesteps") == final:
             return stored
-        note("evaluating the final agent")
-        at_end = self.evaluate(checkpoint="final").as_dict()
-        at_best = {**at_end, "checkpoint": "best"} if best == final else None
-        if best is not None and best != final:
-            note("evaluating the best agent")
-            at_best = self.evaluate(checkpoint="best").as_dict()
+        try:
+            note("evaluating the final agent")
+            at_end = self.evaluate(checkpoint="final").as_dict()
+            at_best = {**at_end, "checkpoint": "best"} if best == final else None
+            if best is not None and best != final:
+                note("evaluating the best agent")
+                at_best = self.evaluate(checkpoint="best").as_dict()
+        except KeyboardInterrupt:
+            message = f"Interrupted while the agent was evaluated; it is trained, and saved in {self.path}."
+            raise Interrupted(message, f"Go on with: rlrun resume {shlex.quote(str(self.path))}") from None
         results = {"final": at_end, "best": at_best}
         write_json(self.path / RESULTS, results)
         self.directory.update_manifest({"mean_return": at_end["mean_return"]})

@@ -348,7 +348,7 @@ def failing(error: BaseException) -> Callable[..., Any]:
                 "       This is a bug in rlrun or in a package under it; --debug shows the traceback.",
             ],
         ),
-        (KeyboardInterrupt(), 130, []),
+        (KeyboardInterrupt(), 130, ["Interrupted."]),
         (BrokenPipeError(), 1, []),
     ],
 )
@@ -397,3 +397,28 @@ def test_durations_in_words(seconds: float, words: str) -> None:
 )
 def test_sizes_in_words(number: float, words: str) -> None:
     assert size(number) == words
+
+
+def test_an_interrupted_final_evaluation_names_the_command_that_makes_it(
+    rlrun_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    Path("c.yaml").write_text(PLAIN)
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rlrun.run.Run.evaluate", interrupted)
+        outcome = rlrun_command("train", "c.yaml", "--timesteps", "128", "--name", "one")
+    assert outcome.code == 130
+    assert "Interrupted while the agent was evaluated; it is trained, and saved in" in outcome.err
+    assert outcome.err.rstrip().endswith("runs/CartPole-v1/ppo/one")
+    assert rlrun_command("resume", "one").code == 0
+    assert Path("runs/CartPole-v1/ppo/one/results.json").exists()
+
+
+def test_init_says_where_it_cannot_write(rlrun_command: Callable[..., Any]):
+    Path("configs").touch()
+    outcome = rlrun_command("init", "--env", "CartPole-v1", "--algo", "ppo")
+    assert outcome.code == 2, outcome.err
+    assert "while making the config's folder" in outcome.err

@@ -14,6 +14,8 @@ from rlrun import console
 from rlrun.cli.flags import ZOO_HABITS
 from rlrun.errors import RlrunError, UsageError, did_you_mean
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="rlrun",
     help="Train Stable-Baselines3 agents from YAML, and trust what comes out.",
@@ -48,6 +50,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         given = [a for a in arguments if a != "--debug"] or ["--help"]
         code = app(given, prog_name="rlrun", standalone_mode=False)
+        if code == _INTERRUPTED:  # so Typer says that there was a KeyboardInterrupt
+            console.note("Interrupted.")
         return code if isinstance(code, int) else 0
     except RlrunError as error:
         if debug:
@@ -58,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
         return _print_usage_error(error, arguments)
     except KeyboardInterrupt:
         console.note("Interrupted.")
-        return 130
+        return _INTERRUPTED
     except (typer.Abort, BrokenPipeError):
         return 1
     except Exception as error:  # a bug: one sentence, and the traceback for those who ask

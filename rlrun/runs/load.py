@@ -102,12 +102,14 @@ class Parent:
     """What a new run starts from.
 
     :ivar label: how the manifest names it
+    :ivar algo: registry name; None where nothing says it
     :ivar statistics: normalization statistics beside the model; None where there are none
     :ivar curiosity: what its intrinsic reward came from; None where it had none
     """
 
     model_path: Path
     label: str
+    algo: str | None
     statistics: Statistics | None
     curiosity: Mapping[str, np.ndarray] | None = None
 
@@ -124,12 +126,14 @@ def read_parent(path: Path) -> Parent:
     elif (found := run_of_checkpoint(path)) is not None:
         place = found
     elif path.is_file():
-        return Parent(path, str(path), find_agent(path).statistics())
+        agent = find_agent(path)
+        return Parent(path, str(path), agent.algo, agent.statistics())
     else:
         raise UsageError(f"{path} is neither a run directory nor an SB3 zip.", "Name one with --init.")
     checkpoint = read_checkpoint(*place)
     label = f"{path} at {checkpoint.timesteps:,} timesteps"
-    return Parent(checkpoint.model_path, label, checkpoint.statistics, checkpoint.curiosity())
+    algo = place[0].config().algo
+    return Parent(checkpoint.model_path, label, algo, checkpoint.statistics, checkpoint.curiosity())
 
 
 def start_from(model: BaseAlgorithm, parent: Parent) -> None:

@@ -148,9 +148,12 @@ def _trial(source: Source, config: Config, algorithm: Algorithm, venv: VecEnv, n
         return [source.problem(("hyperparameters",), error.message, error.hint)]
     if config.init_from is not None:
         try:
-            start_from(model, read_parent(Path(config.init_from)))
+            parent = read_parent(Path(config.init_from))
+            start_from(model, parent)
         except RlrunError as error:
-            return [source.problem(("init_from",), error.message, error.hint)]
+            is_other = parent.algo not in (None, config.algo)
+            kinds = f"Its agent is a {parent.algo}, and this config trains {config.algo}. " if is_other else ""
+            return [source.problem(("init_from",), kinds + error.message, error.hint)]
     return []
 
 

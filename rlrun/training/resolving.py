@@ -23,7 +23,9 @@ _LARGE_BATCH = 1_024
 def resolved(config: Config, algorithm: Algorithm, facts: EnvFacts | None = None) -> tuple[Config, list[str]]:
     """Fill in every null whose value follows from the rest, and say what was chosen for a reason."""
     images = _sees_images(config, facts)
-    device, why = _choose_device(config, small=not algorithm.is_off_policy and not images)
+    table = "a table needs no GPU"
+    small = table if algorithm.observations else "a small on-policy network is faster there than on a GPU"
+    device, why = _choose_device(config, "" if algorithm.is_off_policy or images else small)
     many = images or int(config.hyperparameters.get("batch_size") or 0) >= _LARGE_BATCH
     changes: dict[str, Any] = {
         "device": device,
@@ -67,11 +69,11 @@ def _gamma(config: Config, algorithm: Algorithm) -> float:
     return float(gamma)
 
 
-def _choose_device(config: Config, small: bool) -> tuple[str, str]:
+def _choose_device(config: Config, small: str) -> tuple[str, str]:
     if config.device != "auto":
         return config.device, f"device {config.device}: as the config says"
     if small:
-        return "cpu", "device cpu: a small on-policy network is faster there than on a GPU"
+        return "cpu", f"device cpu: {small}"
     if torch.cuda.is_available():
         return "cuda", "device cuda: a GPU was found"
     return "cpu", "device cpu: no GPU was found"

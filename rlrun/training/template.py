@@ -73,7 +73,8 @@ def _env(env: str, suggested: Suggestions) -> Iterator[str]:
     if suggested.is_normalized:
         why = "Observations and rewards come in the env's own units; a network learns faster when all are near 1."
         yield from _commented(f"{why} Each checkpoint holds the running means and deviations.")
-    yield _line("normalize", True, _description(Config, "normalize"), "" if suggested.is_normalized else "# ")
+    if not suggested.algorithm.observations:  # a table has nothing to normalize
+        yield _line("normalize", True, _description(Config, "normalize"), "" if suggested.is_normalized else "# ")
 
 
 def _training(suggested: Suggestions) -> Iterator[str]:

@@ -171,7 +171,11 @@ def test_a_parent_by_its_relative_path_becomes_absolute_because_runs_move(folder
             'do not fit this config: "mlp_extractor.policy_net.0.weight" has the shape (64, 4) and not (8, 4).',
         ),
         (None, {"normalize": True}, "only one side normalizes"),
-        (None, {"algo": "dqn"}, 'do not fit this config: only they have a "mlp_extractor.policy_net.0.weight".'),
+        (
+            None,
+            {"algo": "dqn"},
+            "Its agent is a ppo, and this config trains dqn. The saved networks do not fit this config: only they have",
+        ),
     ],
 )
 def test_a_parent_that_does_not_fit_is_found_before_training(
