@@ -94,7 +94,7 @@ class _Limit(gym.wrappers.TimeLimit[Any, Any]):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """See TimeLimit."""
         observation, reward, terminated, truncated, info = super().step(action)
-        if truncated and self._elapsed_steps == self._max_episode_steps:
+        if truncated and not terminated and self._elapsed_steps == self._max_episode_steps:
             info = {**info, _CUT: True}
         return observation, reward, terminated, truncated, info
 
@@ -202,7 +202,8 @@ def about_cuts(evaluation: Evaluation) -> str:
         return ""
     return (
         f"warning: {evaluation.cut} of {len(evaluation.seeds)} episodes were ended after {_LONGEST_EPISODE:,} steps, "
-        "since the env has no time limit. `env.wrappers: [{TimeLimit: {max_episode_steps: 1000}}]` sets one."
+        "since the env has no time limit. `env.wrappers: [{TimeLimit: {max_episode_steps: 1000}}]` in the config sets "
+        "one."
     )
 
 

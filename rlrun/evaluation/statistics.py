@@ -59,6 +59,7 @@ class Evaluation:
             "ci95": list(interval) if interval else None,
             "mean_length": float(np.mean(self.lengths)),
             "success_rate": self.success_rate,
+            "cut": self.cut,
             "returns": list(self.returns),
         }
 

@@ -44,17 +44,15 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def _require_alike(ours: Mapping[str, torch.Tensor], saved: Mapping[str, torch.Tensor]) -> None:
-    """Torch names every tensor that does not fit; one is enough.
-
-    :raises ValueError: with the first
-    """
+def _difference(ours: Mapping[str, Any], saved: Mapping[str, Any]) -> str:
+    """The first tensor in which two networks differ: torch names all of them. Empty where they are alike."""
     for name in {**saved, **ours}:
         if name not in ours or name not in saved:
-            raise ValueError(f'only {"they have" if name in saved else "its own have"} a "{name}".')
-        if saved[name].shape != ours[name].shape:
-            shapes = f"{tuple(saved[name].shape)} and not {tuple(ours[name].shape)}"
-            raise ValueError(f'"{name}" has the shape {shapes}.')
+            return f'only {"the saved networks" if name in saved else "its own"} have a "{name}".'
+        shapes = [getattr(side[name], "shape", None) for side in (saved, ours)]
+        if shapes[0] != shapes[1]:
+            return f'"{name}" has the shape {tuple(shapes[0] or ())} and not {tuple(shapes[1] or ())}.'
+    return ""
 
 
 def set_tensors(model: BaseAlgorithm, tensors: dict[str, Any], only_policy: bool = False) -> None:
@@ -67,7 +65,6 @@ def set_tensors(model: BaseAlgorithm, tensors: dict[str, Any], only_policy: bool
     parameters = {name: value for name, value in tensors.items() if name != _VARIABLES}
     try:
         if only_policy:
-            _require_alike(model.policy.state_dict(), parameters["policy"])
             # Strict, as SB3's set_parameters is not when only a part is given.
             model.policy.load_state_dict(parameters["policy"], strict=True)
         else:
@@ -75,7 +72,8 @@ def set_tensors(model: BaseAlgorithm, tensors: dict[str, Any], only_policy: bool
             for name, value in variables.items():
                 getattr(model, name).data = value.data
     except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
+        difference = _difference(model.policy.state_dict(), parameters.get("policy") or {}) if only_policy else ""
+        reason = difference or " ".join(str(error).split())[:300]
         raise UsageError(
             f"The saved networks do not fit this config: {reason}", "Use the config they were trained with."
         ) from None

@@ -17,7 +17,7 @@ from rlrun.envs.curiosity import find_curiosity
 from rlrun.envs.normalization import Statistics, get_statistics, set_statistics
 from rlrun.envs.recipe import EnvRecipe, Role, find_normalizer
 from rlrun.envs.seeding import generators_preserved, seed_global_generators
-from rlrun.errors import UsageError
+from rlrun.errors import RlrunError, UsageError
 from rlrun.runs.archive import read_tensors
 from rlrun.runs.checkpoint import first_whole, read_checkpoint, require_statistics
 from rlrun.runs.directory import CONFIG, RunDirectory, run_of_checkpoint
@@ -132,8 +132,14 @@ def read_parent(path: Path) -> Parent:
         raise UsageError(f"{path} is neither a run directory nor an SB3 zip.", "Name one with --init.")
     checkpoint = read_checkpoint(*place)
     label = f"{path} at {checkpoint.timesteps:,} timesteps"
-    algo = place[0].config().algo
-    return Parent(checkpoint.model_path, label, algo, checkpoint.statistics, checkpoint.curiosity())
+    return Parent(checkpoint.model_path, label, _algo_of(place[0]), checkpoint.statistics, checkpoint.curiosity())
+
+
+def _algo_of(run: RunDirectory) -> str | None:
+    try:
+        return run.config().algo
+    except RlrunError:  # another version's
+        return None
 
 
 def start_from(model: BaseAlgorithm, parent: Parent) -> None:
@@ -141,7 +147,11 @@ def start_from(model: BaseAlgorithm, parent: Parent) -> None:
 
     :raises UsageError: when the two do not fit
     """
-    set_tensors(model, read_tensors(parent.model_path, model.device), only_policy=True)
+    try:
+        set_tensors(model, read_tensors(parent.model_path, model.device), only_policy=True)
+    except UsageError as error:
+        kind = f" ({parent.algo})" if parent.algo else ""
+        raise UsageError(f"{parent.label}{kind}: {error.message}", error.hint) from None
     normalizer = find_normalizer(model.env)
     if (normalizer is None) != (parent.statistics is None):
         one, other = ("this config does", "it was not trained so")

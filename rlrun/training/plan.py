@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -148,12 +149,9 @@ def _trial(source: Source, config: Config, algorithm: Algorithm, venv: VecEnv, n
         return [source.problem(("hyperparameters",), error.message, error.hint)]
     if config.init_from is not None:
         try:
-            parent = read_parent(Path(config.init_from))
-            start_from(model, parent)
+            start_from(model, read_parent(Path(config.init_from)))
         except RlrunError as error:
-            is_other = parent.algo not in (None, config.algo)
-            kinds = f"Its agent is a {parent.algo}, and this config trains {config.algo}. " if is_other else ""
-            return [source.problem(("init_from",), kinds + error.message, error.hint)]
+            return [source.problem(("init_from",), error.message, error.hint)]
     return []
 
 
@@ -288,20 +286,23 @@ def _spacing(source: Source, config: Config, facts: EnvFacts) -> list[Problem]:
 def _too_late(source: Source, config: Config, algorithm: Algorithm, facts: EnvFacts) -> list[Problem]:
     """Warn of what would begin after the budget's end."""
     problems = []
-    default = keyword_parameters(algorithm.load()).get("learning_starts")
-    starts = config.hyperparameters.get("learning_starts", default.default if default else 0)
+    defaults = {name: found.default for name, found in keyword_parameters(algorithm.load()).items()}
+    values = {**defaults, **config.hyperparameters}
+    starts = values.get("learning_starts", 0)
     if isinstance(starts, int | float) and starts >= config.budget:
-        message = (
-            f"learning starts after {starts:,} timesteps, and training ends after {config.budget:,}: nothing is learnt."
-        )
+        message = f"learning starts after {starts:,} timesteps, and the budget is {config.budget:,}: nothing is learnt."
         hint = "Lower it, or train for longer."
         problems.append(source.problem(("hyperparameters", "learning_starts"), message, hint))
-    if config.curiosity is not None and facts.n_envs >= round(config.budget * (1 - config.curiosity.gamma), 9):
-        message = (
-            f"there is no bonus before each env has played 1 / (1 - gamma) = {1 / (1 - config.curiosity.gamma):,.0f} "
-            f"timesteps, and {facts.n_envs} envs do not in {config.budget:,}."
-        )
-        problems.append(source.problem(("curiosity", "gamma"), message, "Lower it, or train for longer."))
+    if config.curiosity is not None and isinstance(values.get("n_steps"), int):
+        rollouts = math.ceil(round(1 / (1 - config.curiosity.gamma), 6) / values["n_steps"])
+        first = rollouts * values["n_steps"] * facts.n_envs
+        if first >= config.budget:
+            message = (
+                f"the first bonus comes after whole rollouts of 1 / (1 - gamma) steps of each env, that is {first:,} "
+                f"timesteps, and the budget is {config.budget:,}."
+            )
+            hint = "Lower it or n_steps, or train for longer."
+            problems.append(source.problem(("curiosity", "gamma"), message, hint))
     return problems
 
 

@@ -345,6 +345,9 @@ def test_a_run_from_another_ones_weights_begins_with_its_curiosity(tmp_path: Pat
     begun = rlrun.train({**settings, "curiosity": {"kind": "icm"}}, run_dir=tmp_path, name="other", progress=False)
     assert begun.status == "finished", "of another kind it begins anew"
     assert read_parent(parent.directory.checkpoint_path(1600) / "model.zip").curiosity is not None
+    with (parent.path / "config.yaml").open("a") as file:
+        file.write("of_a_later_version: 1\n")
+    assert (read_parent(parent.path).algo, kept.algo) == (None, "ppo")
 
 
 def test_it_changes_what_is_learnt(tmp_path: Path) -> None:

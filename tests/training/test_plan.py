@@ -174,7 +174,7 @@ def test_a_parent_by_its_relative_path_becomes_absolute_because_runs_move(folder
         (
             None,
             {"algo": "dqn"},
-            "Its agent is a ppo, and this config trains dqn. The saved networks do not fit this config: only they have",
+            "parent.zip (ppo): The saved networks do not fit this config: only the saved networks have a",
         ),
     ],
 )
@@ -481,18 +481,19 @@ def test_the_keywords_of_a_misspelt_algorithm_are_checked_against_the_one_that_w
 
 
 @pytest.mark.parametrize(
-    ("changes", "key"),
+    ("changes", "key", "begins"),
     [
-        ({"algo": "dqn", "hyperparameters": {"learning_starts": 1_000}}, "hyperparameters.learning_starts"),
-        ({"curiosity": {"gamma": 0.999}}, "curiosity.gamma"),
+        ({"algo": "dqn", "hyperparameters": {"learning_starts": 1_000}}, "hyperparameters.learning_starts", 1_000),
+        ({"curiosity": {"gamma": 0.99}}, "curiosity.gamma", 2_048),  # PPO's rollout
+        ({"curiosity": {"gamma": 0.999}, "hyperparameters": {"n_steps": 300}}, "curiosity.gamma", 1_200),
     ],
 )
-def test_what_would_begin_after_the_end_of_training_is_told(changes: dict[str, Any], key: str) -> None:
+def test_what_would_begin_after_the_end_of_training_is_told(changes: dict[str, Any], key: str, begins: int) -> None:
     def warned(budget: int) -> list[str]:
         return [warning.path for warning in plan_of(**{"algo": "ppo", **changes, "total_timesteps": budget}).warnings]
 
-    assert key in warned(1_000)
-    assert key not in warned(1_001)
+    assert key in warned(begins)
+    assert key not in warned(begins + 1)
 
 
 def test_warnings_alone_let_a_config_pass() -> None:
