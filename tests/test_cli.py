@@ -302,7 +302,7 @@ def test_a_fresh_network_is_scored_and_the_bar_decides_the_exit_code(rlrun_comma
     assert outcome.code == 0
     assert list(score) == [
         *("run", "checkpoint", "timesteps", "episodes", "deterministic", "seed"),
-        *("mean_return", "std_return", "ci95", "mean_length", "success_rate", "returns"),
+        *("mean_return", "std_return", "ci95", "mean_length", "success_rate", "cut", "returns"),
     ]
     assert (score["run"], score["checkpoint"], score["timesteps"], score["episodes"]) == ("c.yaml", "untrained", 0, 2)
     assert set(score["returns"]) <= {0.0, -1.0}
