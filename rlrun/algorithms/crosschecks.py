@@ -56,7 +56,7 @@ def cross_check(
     algorithm: Algorithm, hyperparameters: Mapping[str, Any], facts: EnvFacts
 ) -> tuple[list[Finding], list[Finding]]:
     """Errors and warnings that only keywords and env together show."""
-    values = _with_defaults(algorithm, hyperparameters)
+    values = with_defaults(algorithm, hyperparameters)
     memory = _memory(algorithm, values, facts)
     errors = [
         *check_spaces(algorithm, facts),
@@ -83,7 +83,8 @@ def check_spaces(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
     ]
 
 
-def _with_defaults(algorithm: Algorithm, given: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(algorithm: Algorithm, given: Mapping[str, Any]) -> dict[str, Any]:
+    """An algorithm's keywords as they are given, else by their defaults."""
     parameters = keyword_parameters(algorithm.load())
     defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
     return {**defaults, **{name: whole_number(value) for name, value in given.items()}}
@@ -95,7 +96,7 @@ def _action_space(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
         return _counted_from_0(facts.action_space, "actions")
     words = "continuous" if kind == "Box" else kind
     able = [name for name in ("ppo", "sac", "tqc", "dqn", "a2c") if kind in get_algorithm(name).actions][:3]
-    hint = f"For {words} actions: {' or '.join([', '.join(able[:-1]), able[-1]])}." if able else ""
+    hint = f"For {words} actions: {', '.join(able[:-1])} or {able[-1]}." if able else ""
     return [Finding(("algo",), f"{algorithm.name} cannot act in a {words} action space ({facts.action_space}).", hint)]
 
 
@@ -308,7 +309,7 @@ def _cuts_taken_for_ends(values: Mapping[str, Any]) -> list[Finding]:
 
 def experience_bytes(algorithm: Algorithm, hyperparameters: Mapping[str, Any], facts: EnvFacts) -> int:
     """Bytes of what is kept of the env's steps: a replay buffer, or a rollout; 0 where that is not known."""
-    values = _with_defaults(algorithm, hyperparameters)
+    values = with_defaults(algorithm, hyperparameters)
     size = values.get("buffer_size" if algorithm.is_off_policy else "n_steps")
     if not isinstance(size, int | float):
         return 0

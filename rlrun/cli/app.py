@@ -51,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
         given = [a for a in arguments if a != "--debug"] or ["--help"]
         code = app(given, prog_name="rlrun", standalone_mode=False)
         if code == _INTERRUPTED:  # so Typer says that there was a KeyboardInterrupt
-            console.note("Interrupted.")
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except RlrunError as error:
         if debug:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -125,6 +126,11 @@ class CuriosityConfig(Section):
     gamma: Annotated[Float, Field(ge=0, lt=1)] = Field(
         0.99, description="Discount of the sums of intrinsic rewards, by whose size these are divided."
     )
+
+    @property
+    def steps_before_bonus(self) -> int:
+        """Steps of each env, in whole rollouts, that are learnt from before the first bonus: 1 / (1 - gamma)."""
+        return math.ceil(round(1 / (1 - self.gamma), 6))
 
 
 class EvaluationConfig(Section):

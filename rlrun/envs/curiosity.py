@@ -252,7 +252,7 @@ class Curiosity(VecEnvWrapper):
     @property
     def is_ready(self) -> bool:
         """Whether enough was learnt from for sums and moments to mean something."""
-        return round(self._seen * (1 - self.settings.gamma), 9) >= 1
+        return self._seen >= self.settings.steps_before_bonus
 
     def reset(self) -> Any:
         """See VecEnv."""

@@ -21,8 +21,8 @@ from rlrun.config.locate import folder_name
 from rlrun.config.schema import Config
 from rlrun.config.yaml import read_zoo_yaml
 from rlrun.errors import RlrunError, UsageError
-from rlrun.runs.directory import CONFIG, MAY_DIFFER, RunDirectory, find_run
-from rlrun.runs.groups import Group, find_group, is_group, read_group
+from rlrun.runs.directory import CONFIG, MAY_DIFFER, RunDirectory, find_run, is_group
+from rlrun.runs.groups import Group, find_group, read_group
 from rlrun.runs.summary import final_result
 
 ZOO_EVALUATIONS = "evaluations.npz"

@@ -100,8 +100,10 @@ class RunDirectory:
 
         :raises UsageError: when the folder is none
         """
-        if (path / GROUP).is_file():
-            raise _is_group(path, next((str(run.parent) for run in sorted(path.glob(f"*/{CONFIG}"))), "<group>/s0"))
+        if is_group(path):
+            raise _no_single_run(
+                path, next((str(run.parent) for run in sorted(path.glob(f"*/{CONFIG}"))), "<group>/s0")
+            )
         if not (path / CONFIG).is_file():
             raise UsageError(f"{path} is not a run directory: it has no {CONFIG}.", "`rlrun runs` lists the runs.")
         return cls(path.resolve())
@@ -295,13 +297,18 @@ def find_run(text: str, root: Path) -> RunDirectory:
         )
     members = [names[run] for run in runs if run.path.parent.name == Path(text).name]
     if members:
-        raise _is_group(f'"{text}"', members[0])
+        raise _no_single_run(f'"{text}"', members[0])
     some = ", ".join(names[run] for run in matches[:5])
     more = f" and {len(matches) - 5} more" if len(matches) > 5 else ""
     raise UsageError(f'"{text}" fits {len(matches)} runs: {some}{more}.', "Write more of it.")
 
 
-def _is_group(what: object, member: str) -> UsageError:
+def is_group(path: Path) -> bool:
+    """Whether a folder holds a group of runs."""
+    return (path / GROUP).is_file()
+
+
+def _no_single_run(what: object, member: str) -> UsageError:
     return UsageError(
         f"{what} is a group of runs.",
         f"Name one of them, such as {member}; `rlrun eval`, `rlrun resume` and `rlrun plot` take the whole group.",

@@ -22,7 +22,16 @@ from typing import Any
 from rlrun.config.loading import dotted, leaves
 from rlrun.config.schema import Config
 from rlrun.errors import UsageError, shown
-from rlrun.runs.directory import CONFIG, GROUP, MAY_DIFFER, RunDirectory, checked_name, renamed_to_new, run_folder
+from rlrun.runs.directory import (
+    CONFIG,
+    GROUP,
+    MAY_DIFFER,
+    RunDirectory,
+    checked_name,
+    is_group,
+    renamed_to_new,
+    run_folder,
+)
 from rlrun.runs.files import os_errors_in_words, write_json
 from rlrun.runs.lock import RunLock
 from rlrun.runs.trust import signature_of
@@ -88,8 +97,7 @@ def create_group(root: Path, shared: Shared, seeds: Sequence[int], name: str | N
         made = parent / f".{secrets.token_hex(8)}.tmp"
         made.mkdir()
         try:
-            config_file = None if shared.config_file is None else shared.config_file.resolve()
-            _write(made, seeds, shared.import_paths, config_file, _shared_values(shared.config))
+            _write(made, seeds, shared.import_paths, shared.config_file, _shared_values(shared.config))
             for attempt in itertools.count(1):
                 path = parent / (stem if attempt == 1 else f"{stem}-{attempt}")
                 if renamed_to_new(made, path):
@@ -109,7 +117,7 @@ def _write(
     path: Path, seeds: Sequence[int], import_paths: Sequence[str], config_file: Path | None, values: Mapping[str, Any]
 ) -> None:
     content: dict[str, Any] = {"seeds": list(seeds), "import_paths": list(import_paths), "config": dict(values)}
-    content["config_file"] = config_file and str(config_file)
+    content["config_file"] = None if config_file is None else str(config_file.resolve())
     write_json(path / GROUP, {**content, "signature": signature_of(_as_signed(content))})
 
 
@@ -187,11 +195,6 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 def _as_signed(content: Mapping[str, Any]) -> bytes:
     return json.dumps([content["seeds"], content["import_paths"], content["config"]], sort_keys=True).encode()
-
-
-def is_group(path: Path) -> bool:
-    """Whether a folder holds a group."""
-    return (path / GROUP).is_file()
 
 
 def read_group(path: Path, trust: bool = False) -> Group:

@@ -14,7 +14,7 @@ from gymnasium.spaces import Discrete
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlrun.algorithms.build import build_model
-from rlrun.algorithms.crosschecks import EnvFacts, check_spaces, cross_check, default_policy
+from rlrun.algorithms.crosschecks import EnvFacts, check_spaces, cross_check, default_policy, with_defaults
 from rlrun.algorithms.hyperparameters import Finding, resolve
 from rlrun.algorithms.registry import Algorithm, algorithms, get_algorithm, near_algorithm
 from rlrun.config.classes import load_class, make_importable
@@ -130,9 +130,10 @@ def _check_keywords(
         return config, _as_problems(source, [*findings, *check_spaces(algorithm, facts)]), []
     config = _with_policy(config, algorithm, facts)
     errors, warnings = cross_check(algorithm, config.hyperparameters, facts)
-    late = [] if algorithm.is_episodic else _too_late(source, config, algorithm, facts)
-    spacing = [] if algorithm.is_episodic else _spacing(source, config, facts)
-    return config, _as_problems(source, errors), [*_as_problems(source, warnings), *spacing, *late]
+    told = _as_problems(source, warnings)
+    if not algorithm.is_episodic:
+        told += [*_spacing(source, config, facts), *_too_late(source, config, algorithm, facts)]
+    return config, _as_problems(source, errors), told
 
 
 def _trial(source: Source, config: Config, algorithm: Algorithm, venv: VecEnv, n_envs: int) -> list[Problem]:
@@ -141,7 +142,7 @@ def _trial(source: Source, config: Config, algorithm: Algorithm, venv: VecEnv, n
     if algorithm.is_off_policy:
         keywords["buffer_size"] = 1
     elif "n_steps" in keyword_parameters(algorithm.load()):  # the probe has one env: keep the size of a rollout
-        keywords["n_steps"] = n_envs * keywords.get("n_steps", keyword_parameters(algorithm.load())["n_steps"].default)
+        keywords["n_steps"] = n_envs * with_defaults(algorithm, keywords)["n_steps"]
     try:
         with generators_preserved():
             model = build_model(config.model_copy(update={"hyperparameters": keywords}), venv, device="cpu")
@@ -286,15 +287,14 @@ def _spacing(source: Source, config: Config, facts: EnvFacts) -> list[Problem]:
 def _too_late(source: Source, config: Config, algorithm: Algorithm, facts: EnvFacts) -> list[Problem]:
     """Warn of what would begin after the budget's end."""
     problems = []
-    defaults = {name: found.default for name, found in keyword_parameters(algorithm.load()).items()}
-    values = {**defaults, **config.hyperparameters}
+    values = with_defaults(algorithm, config.hyperparameters)
     starts = values.get("learning_starts", 0)
     if isinstance(starts, int | float) and starts >= config.budget:
         message = f"learning starts after {starts:,} timesteps, and the budget is {config.budget:,}: nothing is learnt."
         hint = "Lower it, or train for longer."
         problems.append(source.problem(("hyperparameters", "learning_starts"), message, hint))
     if config.curiosity is not None and isinstance(values.get("n_steps"), int):
-        rollouts = math.ceil(round(1 / (1 - config.curiosity.gamma), 6) / values["n_steps"])
+        rollouts = math.ceil(config.curiosity.steps_before_bonus / values["n_steps"])
         first = rollouts * values["n_steps"] * facts.n_envs
         if first >= config.budget:
             message = (

@@ -23,9 +23,7 @@ _LARGE_BATCH = 1_024
 def resolved(config: Config, algorithm: Algorithm, facts: EnvFacts | None = None) -> tuple[Config, list[str]]:
     """Fill in every null whose value follows from the rest, and say what was chosen for a reason."""
     images = _sees_images(config, facts)
-    table = "a table needs no GPU"
-    small = table if algorithm.observations else "a small on-policy network is faster there than on a GPU"
-    device, why = _choose_device(config, "" if algorithm.is_off_policy or images else small)
+    device, why = _choose_device(config, _why_no_gpu(algorithm, images))
     many = images or int(config.hyperparameters.get("batch_size") or 0) >= _LARGE_BATCH
     changes: dict[str, Any] = {
         "device": device,
@@ -69,11 +67,19 @@ def _gamma(config: Config, algorithm: Algorithm) -> float:
     return float(gamma)
 
 
-def _choose_device(config: Config, small: str) -> tuple[str, str]:
+def _why_no_gpu(algorithm: Algorithm, images: bool) -> str:
+    """Why a GPU would not help; empty where it may."""
+    if algorithm.is_off_policy or images:
+        return ""
+    is_table = bool(algorithm.observations)
+    return "a table needs no GPU" if is_table else "a small on-policy network is faster there than on a GPU"
+
+
+def _choose_device(config: Config, why_no_gpu: str) -> tuple[str, str]:
     if config.device != "auto":
         return config.device, f"device {config.device}: as the config says"
-    if small:
-        return "cpu", f"device cpu: {small}"
+    if why_no_gpu:
+        return "cpu", f"device cpu: {why_no_gpu}"
     if torch.cuda.is_available():
         return "cuda", "device cuda: a GPU was found"
     return "cpu", "device cpu: no GPU was found"
