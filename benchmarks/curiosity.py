@@ -10,27 +10,28 @@ from __future__ import annotations
 
 import argparse
 import csv
-import subprocess
 import sys
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import rlrun
 from rlrun.config.schema import parse_seeds
 from rlrun.evidence.statistics import compare
 
 CONFIG, BUDGET = "MiniGrid-DoorKey-8x8-v0/ppo-icm", 400_000
-SIDES: dict[str, tuple[str, ...]] = {"icm": (), "none": ("--set", "curiosity=null")}
+SIDES: dict[str, dict[str, Any]] = {"icm": {}, "none": {"curiosity": None}}
 EPISODES, ENOUGH = 50, 45
 
 
-def train(side: str, seeds: str, jobs: int | None, runs: Path) -> list[rlrun.Run]:
+def train(side: str, seeds: Sequence[int], jobs: int | None, runs: Path) -> list[rlrun.Run]:
     """The runs of one side, by seed; a group that is there is gone on with."""
-    command = [sys.executable, "-m", "rlrun", "train", CONFIG, "--seeds", seeds, "--run-dir", str(runs)]
-    command += ["--name", side, "--resume", *SIDES[side], *([] if jobs is None else ["--jobs", str(jobs)])]
-    subprocess.run(command, check=True)
-    group = runs / CONFIG.partition("-icm")[0] / side
-    return [rlrun.open_run(group / f"s{seed}") for seed in parse_seeds(seeds)]
+    place: dict[str, Any] = {"run_dir": runs, "name": side, "resume": True}
+    trained = rlrun.train_seeds(CONFIG, seeds, jobs=jobs, overrides=SIDES[side], **place)
+    if trained.failures:
+        sys.exit(f"{side}: {trained.failures}")
+    return [run for run in trained.runs if run.config.seed in seeds]
 
 
 def timesteps_until_there(run: rlrun.Run) -> int:
@@ -53,7 +54,7 @@ def main() -> None:
     given = parser.parse_args()
     times, returns = dict[str, list[int]](), dict[str, list[float]]()
     for side in SIDES:
-        runs = train(side, given.seeds, given.jobs, given.run_dir)
+        runs = train(side, parse_seeds(given.seeds), given.jobs, given.run_dir)
         times[side] = [timesteps_until_there(run) for run in runs]
         returns[side] = [run.evaluate(100, checkpoint="final").evaluation.mean_return for run in runs]
         shown = ", ".join("never" if time == BUDGET else f"{time / 1000:.0f}k" for time in times[side])

@@ -10,9 +10,9 @@ intervals do not overlap. ``--write`` puts table and figure into docs/performanc
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -25,7 +25,7 @@ from rlrun.evidence.curves import draw_on, group_curve
 FIGURE = Path(__file__).parent.parent / "docs" / "images" / "learning.png"
 ROWS = (("CartPole-v1/ppo", 50_000), ("LunarLander-v3/ppo", 200_000), ("Pendulum-v1/tqc", 5_000))
 ROWS += (("PandaReach-v3/tqc", 5_000), ("PandaReachDense-v3/a2c", 40_000))
-SEEDS, POINTS, EPISODES = "0-9", 10, 10
+SEEDS, POINTS, EPISODES = range(10), 10, 10
 CHOICES = ("off", "auto")
 
 
@@ -39,15 +39,13 @@ def train(config: str, timesteps: int, choice: str, runs: Path, jobs: int | None
         "evaluation.every": timesteps // POINTS,
         "evaluation.episodes": EPISODES,
         "checkpoint.every": 0,
-        "trackers": "[]",
+        "trackers": [],
     }
-    command = [sys.executable, "-m", "rlrun", "train", config, "--seeds", SEEDS, "--timesteps", str(timesteps)]
-    command += ["--run-dir", str(runs), "--name", choice, "--resume"]
-    command += [] if jobs is None else ["--jobs", str(jobs)]
-    subprocess.run(
-        [*command, *(part for item in settings.items() for part in ("--set", "=".join(map(str, item))))], check=True
-    )
-    return runs / config / choice
+    place: dict[str, Any] = {"run_dir": runs, "name": choice, "resume": True}
+    trained = rlrun.train_seeds(config, SEEDS, jobs=jobs, timesteps=timesteps, overrides=settings, **place)
+    if trained.failures:
+        sys.exit(f"{config} {choice}: {trained.failures}")
+    return trained.group.path
 
 
 def cells(config: str, timesteps: int, compared: Compared) -> tuple[str, ...]:
