@@ -134,7 +134,8 @@ def _observation_space(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
     if algorithm.observations and type(space).__name__ not in algorithm.observations:
         kinds, given = " or ".join(algorithm.observations), _in_words(space)
         message = f"{algorithm.name} reads {kinds} observations only, and this env gives {given}."
-        return [Finding(("algo",), message, "For other observations: ppo or dqn.")]
+        hint = "For other observations: ppo or dqn; or name a wrapper that numbers them in env.wrappers."
+        return [Finding(("algo",), message, hint)]
     leaves = space.spaces.values() if isinstance(space, spaces.Dict) else (space,)
     unreadable = [leaf for leaf in leaves if not isinstance(leaf, READABLE)]
     if not unreadable:

@@ -21,6 +21,7 @@ from rlrun.runs.files import os_errors_in_words
 _PATIENCE = 300  # seconds for ffmpeg to end once it has every frame
 _FLAT = 6  # of 255 levels: what compression makes of one colour
 _FASTEST_GIF = 50  # frames a second that browsers show
+_NOT_WRITTEN = "Is the disk full, or the folder not to be written to?"
 
 
 def ffmpeg() -> str:
@@ -124,7 +125,7 @@ class _Ffmpeg:
         self._process.wait()
         self._errors.seek(0)
         said = " ".join(self._errors.read().decode(errors="replace").split())[:300]
-        return RlrunError(f"ffmpeg could not write the video: {said or 'it said nothing'}.", "Is the disk full?")
+        return RlrunError(f"ffmpeg could not write the video: {said or 'it said nothing'}.", _NOT_WRITTEN)
 
 
 def write_gif(source: Path, target: Path, fps: float) -> None:
@@ -158,7 +159,7 @@ def check_film(path: Path, size: tuple[int, int], frames: int | None) -> None:
             all_flat = all_flat and is_flat(np.frombuffer(data, np.uint8), _FLAT)
     except (OSError, RuntimeError, StopIteration, KeyError) as error:
         said = " ".join(str(error).split())[:200]
-        raise RlrunError(f"The video does not decode: {said}", "Is the disk full?") from None
+        raise RlrunError(f"The video does not decode: {said}", _NOT_WRITTEN) from None
     finally:
         reader.close()
     hint = "The file was removed."

@@ -121,9 +121,11 @@ def prepare(run: RunDirectory, wishes: Wishes, import_paths: Sequence[str], say:
     """
     before = run.config()
     has_new_total = wishes.new_total(before) is not None
-    checkpoint = _choose(run, wishes, say)
+    checkpoint, sentences = _choose(run, wishes)
     at = checkpoint.timesteps if checkpoint else 0
     config = _changed(run, before, wishes, checkpoint, import_paths)
+    for sentence in sentences:
+        say(sentence)
     # A process may have died between reopening a finished run and its next checkpoint.
     reopens = has_new_total or run.manifest().get("reopened_at") == at
     has_more = config.budget > _done(before, checkpoint)
@@ -146,23 +148,23 @@ def _require_more(run: RunDirectory, config: Config, total: int, done: int) -> N
         raise UsageError(message, f"{flag} takes the new total.")
 
 
-def _choose(run: RunDirectory, wishes: Wishes, say: Callable[[str], None]) -> Checkpoint | None:
+def _choose(run: RunDirectory, wishes: Wishes) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint to go on from, and what to say of it."""
     checkpoint, passed_over = newest_resumable(run, only_scheduled=wishes.exact)
-    for sentence in passed_over:
-        say(f"warning: {sentence} An older one is used.")
+    said = [f"warning: {sentence} An older one is used." for sentence in passed_over]
     if checkpoint is None and passed_over:
         raise UsageError(f"The run {run.name} has no whole checkpoint. {' '.join(passed_over)}", "Train it anew.")
     done, newest = checkpoint.timesteps if checkpoint else 0, max(run.checkpoint_steps(), default=0)
     if wishes.exact and newest > done:
         where = f"{done:,} timesteps" if checkpoint else "the beginning, because no checkpoint was scheduled before"
-        say(f"Going back to {where}; {newest - done:,} timesteps are trained again.")
+        said.append(f"Going back to {where}; {newest - done:,} timesteps are trained again.")
     elif checkpoint is None:
-        say(f"The run {run.name} has no checkpoint yet, so it starts from the beginning.")
+        said.append(f"The run {run.name} has no checkpoint yet, so it starts from the beginning.")
     elif not checkpoint.state["scheduled"]:
-        say(f"Going on from {done:,} timesteps, where an interruption saved it: the envs are restarted there.")
+        said.append(f"Going on from {done:,} timesteps, where an interruption saved it: the envs are restarted there.")
     else:
-        say(f"Going on from {done:,} timesteps.")
-    return checkpoint
+        said.append(f"Going on from {done:,} timesteps.")
+    return checkpoint, said
 
 
 def _changed(

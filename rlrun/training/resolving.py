@@ -8,10 +8,9 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 
-from rlrun.algorithms.crosschecks import EnvFacts
+from rlrun.algorithms.crosschecks import EnvFacts, with_defaults
 from rlrun.algorithms.registry import Algorithm
 from rlrun.config.schema import CHECKPOINTS, EVALUATIONS, LOG_ROWS, Config
-from rlrun.config.signatures import keyword_parameters
 from rlrun.evaluation.evaluate import is_deterministic
 
 # Convolutions give other bits on another number of threads, so the number follows from the config and not the machine.
@@ -60,11 +59,7 @@ def _sees_images(config: Config, facts: EnvFacts | None) -> bool:
 
 
 def _gamma(config: Config, algorithm: Algorithm) -> float:
-    gamma = config.hyperparameters.get("gamma")
-    if gamma is None:
-        parameter = keyword_parameters(algorithm.load()).get("gamma")
-        gamma = parameter.default if parameter is not None else 0.99
-    return float(gamma)
+    return float(with_defaults(algorithm, config.hyperparameters).get("gamma", 0.99))
 
 
 def _why_no_gpu(algorithm: Algorithm, images: bool) -> str:

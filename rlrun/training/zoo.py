@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlrun.algorithms.crosschecks import with_defaults
 from rlrun.algorithms.hyperparameters import ACTIVATIONS, OPTIMIZERS
 from rlrun.algorithms.registry import algorithms
 from rlrun.config.loading import Source, dotted
-from rlrun.config.signatures import keyword_parameters
 from rlrun.config.yaml import KeyPath
 from rlrun.config.zoo import ATARI, DEFAULT, ZooFile, parse_literal, read_zoo_file
 from rlrun.envs.zoo import ZooEnv, is_atari, zoo_env, zoo_wrapper
@@ -267,10 +267,9 @@ class _Conversion:
     def limit_batch(self, hyperparameters: dict[str, Any], n_envs: int) -> None:
         """SB3 takes the whole rollout for a batch that is larger; rlrun wants it said."""
         row = algorithms().get(self.algo)
-        parameters = keyword_parameters(row.load()) if row and "batch_size" in hyperparameters else {}
-        if "n_steps" not in parameters or row is None or row.is_off_policy:
+        if row is None or row.is_off_policy or "batch_size" not in hyperparameters:
             return
-        batch, steps = hyperparameters["batch_size"], hyperparameters.get("n_steps", parameters["n_steps"].default)
+        batch, steps = hyperparameters["batch_size"], with_defaults(row, hyperparameters).get("n_steps")
         if isinstance(batch, int) and isinstance(steps, int) and isinstance(n_envs, int) and batch > steps * n_envs:
             hyperparameters["batch_size"] = steps * n_envs
             self.notes.append(f"RL Zoo says batch_size {batch}; a rollout holds {steps * n_envs}, so SB3 takes that.")

@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from rlrun.algorithms.crosschecks import with_defaults
 from rlrun.algorithms.registry import Algorithm
-from rlrun.config.schema import whole_number
 from rlrun.config.search import Range, label
-from rlrun.config.signatures import keyword_parameters
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -57,12 +56,10 @@ def repairs(algorithm: Algorithm, values: Mapping[str, Any], config: Mapping[str
     :param config: the config with these values in it
     :return: changed values by dotted key
     """
-    given = config.get("hyperparameters") or {}
-    known = keyword_parameters(algorithm.load())
-    settings = {name: whole_number(given.get(name, parameter.default)) for name, parameter in known.items()}
-    if "buffer_size" in known:
+    settings = with_defaults(algorithm, config.get("hyperparameters") or {})
+    if "buffer_size" in settings:
         return {}
-    if "n_delta" in known:
+    if "n_delta" in settings:
         top, deltas = settings["n_top"], settings["n_delta"]
         return {f"{_PREFIX}n_top": deltas} if isinstance(top, int) and top > deltas else {}
     if not isinstance(settings.get("n_steps"), int):

@@ -577,6 +577,7 @@ def test_changes_that_do_not_fit_leave_the_run_as_it_was(
     outcome = rlrun_command("resume", "run", *arguments)
     assert outcome.code == 2
     assert message in outcome.err
+    assert "Going on" not in outcome.err
     assert {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()} == before
 
 
