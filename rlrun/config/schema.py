@@ -126,6 +126,11 @@ class CuriosityConfig(Section):
     gamma: Annotated[Float, Field(ge=0, lt=1)] = Field(
         0.99, description="Discount of the sums of intrinsic rewards, by whose size these are divided."
     )
+    episodic: bool = Field(
+        False,
+        description="Count an observation only the first time that its episode sees it (Zhang et al. 2020); after that "
+        "its error is 0.",
+    )
 
     @property
     def steps_before_bonus(self) -> int:

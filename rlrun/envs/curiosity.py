@@ -7,11 +7,18 @@ Two kinds, both of which learn from each rollout after it was played:
 - ``icm``, the intrinsic curiosity module (Pathak et al. 2017, https://arxiv.org/abs/1705.05363): features that tell
   which action was taken, and a network that predicts the next observation's features from this one's and the action.
 
+Either may be episodic: an observation that its episode has seen before counts for nothing (Zhang et al. 2020,
+https://arxiv.org/abs/2012.08621; Raileanu and Rocktäschel 2020, https://arxiv.org/abs/2002.12292, divide by the root of
+its visits instead). Where each episode is laid out anew this decides (Henaff et al. 2023,
+https://arxiv.org/abs/2306.03236): an agent that sees a part of a new room cannot predict what a turn will show, and
+turns on the spot for it.
+
 While a rollout is played nothing is learnt, and one that is played again is the same.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -124,9 +131,9 @@ class Distillation(nn.Module):
         return (self.predictor(after) - self.target(after)).square().mean(dim=1)
 
     def losses(self, before: Any, actions: torch.Tensor, after: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """To minimise; and the mean error."""
-        error = self.errors(before, actions, after).mean()
-        return error, error
+        """What to minimise; and the errors, (batch,)."""
+        errors = self.errors(before, actions, after)
+        return errors.mean(), errors
 
 
 class NextState(nn.Module):
@@ -147,14 +154,14 @@ class NextState(nn.Module):
         return self._forward_errors(self.encoder(before), actions, self.encoder(after))
 
     def losses(self, before: Any, actions: torch.Tensor, after: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """To minimise; and the mean error."""
+        """What to minimise; and the errors, (batch,)."""
         here, there = self.encoder(before), self.encoder(after)
         guesses = self.inverse(torch.cat([here, there], dim=1))
         inverse = _guessing_loss(self.action_space, guesses, actions)
         # The features serve the inverse model; were they trained to be predictable too, as in the paper's code, they
         # could all become one. So the two losses share no parameter, and need no weights.
-        error = self._forward_errors(here.detach(), actions, there.detach()).mean()
-        return inverse + error, error
+        errors = self._forward_errors(here.detach(), actions, there.detach())
+        return inverse + errors.mean(), errors
 
     def _forward_errors(self, here: torch.Tensor, actions: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
         predicted = self.forward_model(torch.cat([here, _codes(self.action_space, actions)], dim=1))
@@ -200,7 +207,8 @@ class _Step(NamedTuple):
     """A step of all envs.
 
     :ivar before: observations; None where the model does not read them
-    :ivar errors: (n_envs,); 0 until there is a bonus
+    :ivar counts: (n_envs,); False where the next observation is an old one of its episode
+    :ivar errors: (n_envs,); 0 where they do not count, and until there is a bonus
     :ivar beyond: the errors, less what was usual
     :ivar bonus: what was added to the rewards
     """
@@ -208,6 +216,7 @@ class _Step(NamedTuple):
     before: Any
     actions: np.ndarray
     after: Any
+    counts: np.ndarray
     errors: np.ndarray
     beyond: np.ndarray
     bonus: np.ndarray
@@ -223,8 +232,9 @@ class Curiosity(VecEnvWrapper):
     Then it is divided by the size of the discounted sums of what is left, which go on from one episode to the next: the
     root of a moving average of their squares over some 40,000 timesteps. (A mean over all of training would keep the
     large errors of its beginning, and nothing would be left of the small ones that tell new states from known ones.)
-    The quotient is cut at 5 and -5. The bonus is 0 until the first rollouts, of 1 / (1 - gamma) steps together, have
-    given the moments. Computed on the CPU.
+    The quotient is cut at 5 and -5. What does not count is taken for an error of 0, so that it is below what is usual.
+    The bonus is 0 until the first rollouts, of 1 / (1 - gamma) steps together, have given the moments. Computed on the
+    CPU.
 
     :param venv: whose episodes are recorded already, so that logged returns are the env's own
     :param settings: the config's section
@@ -248,6 +258,7 @@ class Curiosity(VecEnvWrapper):
         self._before: Any = None
         self._actions = np.zeros(0)
         self._steps: list[_Step] = []
+        self._visited: list[set[bytes]] = [set() for _ in range(self.num_envs)]  # what each episode has seen
 
     @property
     def is_ready(self) -> bool:
@@ -258,6 +269,7 @@ class Curiosity(VecEnvWrapper):
         """See VecEnv."""
         observations = self.venv.reset()
         self._before, self._usual_now = _copied(observations), self.usual
+        self._visited = [{_key(observations, index)} for index in range(self.num_envs)]
         return observations
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -271,17 +283,28 @@ class Curiosity(VecEnvWrapper):
         after = _copied(observations)
         for index in np.flatnonzero(dones):
             _put(after, int(index), infos[index]["terminal_observation"])
+        counts = self._visit(after, observations, dones) if self.settings.episodic else np.ones(self.num_envs, bool)
         errors = beyond = bonus = np.zeros(self.num_envs)
         if self.is_ready:
-            errors = self._errors(self._before, self._actions, after)
+            errors = counts * self._errors(self._before, self._actions, after)
             beyond = errors - self._usual_now
             bonus = self.settings.weight * np.clip(beyond / np.sqrt(self.square), -_CLIP, _CLIP)
             seen = (self._seen + len(self._steps)) * self.num_envs
             self._usual_now = _averaged(self._usual_now, seen, float(errors.mean()), self.num_envs, _MEMORY_OF_USUAL)
         before = self._before if self.model.reads_before else None
-        self._steps.append(_Step(before, self._actions, after, errors, beyond, bonus))
+        self._steps.append(_Step(before, self._actions, after, counts, errors, beyond, bonus))
         self._before = _copied(observations)
         return observations, (rewards + bonus).astype(np.float32), dones, infos
+
+    def _visit(self, after: Any, observations: Any, dones: np.ndarray) -> np.ndarray:
+        """Whether each next observation is new in its episode, (n_envs,); an episode that ends is forgotten."""
+        keys = [_key(after, index) for index in range(self.num_envs)]
+        is_new = np.array([key not in visited for key, visited in zip(keys, self._visited, strict=True)])
+        for index, key in enumerate(keys):
+            self._visited[index].add(key)
+            if dones[index]:
+                self._visited[index] = {_key(observations, index)}
+        return is_new
 
     def learn(self) -> dict[str, float]:
         """Learn from the steps since the last call.
@@ -299,7 +322,7 @@ class Curiosity(VecEnvWrapper):
         if self.is_ready:
             errors, beyond = np.stack([step.errors for step in steps]), np.stack([step.beyond for step in steps])
         else:
-            errors = np.stack([self._errors(step.before, step.actions, step.after) for step in steps])
+            errors = np.stack([step.counts * self._errors(step.before, step.actions, step.after) for step in steps])
             beyond = errors - errors.mean()
         sums = []
         for rewards in beyond:
@@ -307,27 +330,29 @@ class Curiosity(VecEnvWrapper):
             sums.append(self._returns)
         seen = self._seen * self.num_envs
         self.square = _averaged(self.square, seen, float(np.square(sums).mean()) + _SMALLEST, count, _MEMORY)
-        loss = self._fit(before, np.concatenate([step.actions for step in steps]), after)
+        actions, counts = (np.concatenate([getattr(step, name) for step in steps]) for name in ("actions", "counts"))
+        loss = self._fit(before, actions, after, counts)
         self._seen += len(steps)
         self.usual = self._usual_now
         bonus = float(np.mean([step.bonus for step in steps]))
         return {"intrinsic_reward": bonus, "prediction_error": float(errors.mean()), "loss": loss}
 
-    def _fit(self, before: Any, actions: np.ndarray, after: Any) -> float:
-        """One pass over the steps in batches.
+    def _fit(self, before: Any, actions: np.ndarray, after: Any, counts: np.ndarray) -> float:
+        """One pass over the steps in batches. All are learnt from, also those that count for nothing.
 
         :return: the mean loss
         """
         order, losses = np.random.permutation(len(actions)), []
         for start in range(0, len(actions), self.settings.batch_size):
             rows = order[start : start + self.settings.batch_size]
-            loss, error = self.model.losses(*self._inputs(*_rows((before, actions, after), rows)))
+            loss, errors = self.model.losses(*self._inputs(*_rows((before, actions, after), rows)))
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             losses.append(loss.item())
             seen = self._seen * self.num_envs + start
-            self._usual_now = _averaged(self._usual_now, seen, error.item(), len(rows), _MEMORY_OF_USUAL)
+            error = float((errors.detach() * torch.from_numpy(counts[rows])).mean())
+            self._usual_now = _averaged(self._usual_now, seen, error, len(rows), _MEMORY_OF_USUAL)
         return float(np.mean(losses))
 
     def _errors(self, before: Any, actions: np.ndarray, after: Any) -> np.ndarray:
@@ -422,6 +447,12 @@ def _put(observations: Any, index: int, one: Any) -> None:
             value[index] = one[key]
     else:
         observations[index] = one
+
+
+def _key(observations: Any, index: int) -> bytes:
+    """Stands for one env's observation; equal for equal ones."""
+    parts = observations.values() if isinstance(observations, dict) else (observations,)
+    return hashlib.blake2b(b"".join(part[index].tobytes() for part in parts), digest_size=16).digest()
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -49,8 +49,17 @@ class Line(gym.Env):
         return self.observation_space.sample()
 
 
-def curious(n_envs: int = 2, observation: Any = None, action: Any = None, **settings: Any) -> Curiosity:
-    venv = DummyVecEnv([lambda: Line(observation, action)] * n_envs)
+class Rounds(Line):
+    """Every third observation is the same again."""
+
+    def _observe(self) -> Any:
+        return np.array([self.steps % 3, 1], dtype=np.float32)
+
+
+def curious(
+    n_envs: int = 2, observation: Any = None, action: Any = None, env: Any = Line, **settings: Any
+) -> Curiosity:
+    venv = DummyVecEnv([lambda: env(observation, action)] * n_envs)
     found = Curiosity(venv, CuriosityConfig(**{"gamma": 0.5, **settings}), seed=3)  # two steps are enough for a sum
     found.reset()
     return found
@@ -198,6 +207,25 @@ def test_the_last_observation_of_an_episode_counts_and_not_the_next_ones_first()
     assert after == [1, 2, 3, 4, 5, 1]
 
 
+def test_an_episodic_bonus_counts_what_is_new_in_its_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    venv = curious(n_envs=1, env=Rounds, episodic=True, weight=0.5, batch_size=10)
+    let_errors_be(venv, monkeypatch, 4.0, 3.0)
+    play(venv, 10)
+    assert [bool(step.counts[0]) for step in venv._steps] == [True, True, False, False, False] * 2
+    assert venv.learn()["prediction_error"] == pytest.approx(4 * 2 / 5)
+    assert venv.usual == pytest.approx(3 * 2 / 5)  # of those that count, as the bonus is
+    size = np.sqrt(venv.square)
+    new, also_new, again = play(venv, 3)[:, 0]
+    assert new == pytest.approx(-1 + 0.5 * (4 - 1.2) / size, abs=1e-6)
+    usual = (10 * 1.2 + 4 + 4) / 12  # those two steps are among twelve
+    assert also_new < new
+    assert again == pytest.approx(-1 - 0.5 * usual / size, abs=1e-6)
+    venv.reset()
+    venv._steps.clear()
+    play(venv, 5)
+    assert [bool(step.counts[0]) for step in venv._steps] == [True, True, False, False, False]
+
+
 def test_the_target_of_distillation_is_never_trained() -> None:
     venv = curious()
     before = [parameter.clone() for parameter in venv.model.target.parameters()]  # type: ignore[union-attr]
@@ -263,12 +291,12 @@ def test_choices_count_from_0_as_policies_give_them_and_numbers_are_scaled_to_th
     ids=["discrete", "box", "multi-discrete", "multi-binary"],
 )
 def test_every_space_that_policies_read_is_understood_and_kept(kind: str, observation: Any, action: Any) -> None:
-    venv = curious(observation=observation, action=action, kind=kind)
+    venv = curious(observation=observation, action=action, kind=kind, episodic=True)
     play(venv, 6)
     assert np.isfinite(venv.learn()["loss"])
     assert np.isfinite(play(venv, 2)).all()
     venv.learn()
-    other = curious(observation=observation, action=action, kind=kind, learning_rate=1e-3)
+    other = curious(observation=observation, action=action, kind=kind, episodic=True)
     other.set_state(venv.get_state())
     for one in (venv, other):
         one.reset()
@@ -326,6 +354,17 @@ def test_a_killed_run_goes_on_exactly_and_returns_are_the_envs_own(
     )
     assert min(errors) > 0
     assert any(bonuses)
+
+
+def test_a_killed_run_with_an_episodic_bonus_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = {"id": "FrozenLake-v1", "n_envs": 2}
+    settings = config(env=env, normalize=False, curiosity={"kind": "icm", "episodic": True, "gamma": 0.9})
+
+    def train(folder: Path) -> Any:
+        return rlrun.train(settings, run_dir=folder, name="run", progress=False)
+
+    undisturbed = train(tmp_path / "undisturbed")
+    assert_same(undisturbed, killed_and_resumed(train, tmp_path / "killed", 1100, monkeypatch))
 
 
 def test_a_run_from_another_ones_weights_begins_with_its_curiosity(tmp_path: Path) -> None:
