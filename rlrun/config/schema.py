@@ -128,8 +128,7 @@ class CuriosityConfig(Section):
     )
     episodic: bool = Field(
         False,
-        description="Count an observation only the first time that its episode sees it (Zhang et al. 2020); after that "
-        "its error is 0.",
+        description="Pay for an observation only the first time that its episode sees it, as Zhang et al. 2020.",
     )
 
     @property

@@ -7,11 +7,10 @@ Two kinds, both of which learn from each rollout after it was played:
 - ``icm``, the intrinsic curiosity module (Pathak et al. 2017, https://arxiv.org/abs/1705.05363): features that tell
   which action was taken, and a network that predicts the next observation's features from this one's and the action.
 
-Either may be episodic: an observation that its episode has seen before counts for nothing (Zhang et al. 2020,
-https://arxiv.org/abs/2012.08621; Raileanu and Rocktäschel 2020, https://arxiv.org/abs/2002.12292, divide by the root of
-its visits instead). Where each episode is laid out anew this decides (Henaff et al. 2023,
-https://arxiv.org/abs/2306.03236): an agent that sees a part of a new room cannot predict what a turn will show, and
-turns on the spot for it.
+Either may be episodic: an observation pays only the first time that its episode sees it, the restriction of Zhang et
+al. 2020, https://arxiv.org/abs/2012.08621. It helps most where episodes share little (Henaff et al. 2023,
+https://arxiv.org/abs/2306.03236): in rooms that are laid out anew no turn can be predicted, so that turning on the spot
+would pay for ever.
 
 While a rollout is played nothing is learnt, and one that is played again is the same.
 """
@@ -131,9 +130,9 @@ class Distillation(nn.Module):
         return (self.predictor(after) - self.target(after)).square().mean(dim=1)
 
     def losses(self, before: Any, actions: torch.Tensor, after: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """What to minimise; and the errors, (batch,)."""
-        errors = self.errors(before, actions, after)
-        return errors.mean(), errors
+        """To minimise; and the mean error."""
+        error = self.errors(before, actions, after).mean()
+        return error, error
 
 
 class NextState(nn.Module):
@@ -154,14 +153,14 @@ class NextState(nn.Module):
         return self._forward_errors(self.encoder(before), actions, self.encoder(after))
 
     def losses(self, before: Any, actions: torch.Tensor, after: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """What to minimise; and the errors, (batch,)."""
+        """To minimise; and the mean error."""
         here, there = self.encoder(before), self.encoder(after)
         guesses = self.inverse(torch.cat([here, there], dim=1))
         inverse = _guessing_loss(self.action_space, guesses, actions)
         # The features serve the inverse model; were they trained to be predictable too, as in the paper's code, they
         # could all become one. So the two losses share no parameter, and need no weights.
-        errors = self._forward_errors(here.detach(), actions, there.detach())
-        return inverse + errors.mean(), errors
+        error = self._forward_errors(here.detach(), actions, there.detach()).mean()
+        return inverse + error, error
 
     def _forward_errors(self, here: torch.Tensor, actions: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
         predicted = self.forward_model(torch.cat([here, _codes(self.action_space, actions)], dim=1))
@@ -207,18 +206,18 @@ class _Step(NamedTuple):
     """A step of all envs.
 
     :ivar before: observations; None where the model does not read them
-    :ivar counts: (n_envs,); False where the next observation is an old one of its episode
-    :ivar errors: (n_envs,); 0 where they do not count, and until there is a bonus
-    :ivar beyond: the errors, less what was usual
+    :ivar is_new: (n_envs,), whether the next observation is its episode's first such one; looked at if episodic
+    :ivar errors: (n_envs,); 0 until there is a bonus
+    :ivar worth: the errors, less what was usual; if episodic those of new observations, and 0 for the others
     :ivar bonus: what was added to the rewards
     """
 
     before: Any
     actions: np.ndarray
     after: Any
-    counts: np.ndarray
+    is_new: np.ndarray
     errors: np.ndarray
-    beyond: np.ndarray
+    worth: np.ndarray
     bonus: np.ndarray
 
 
@@ -232,9 +231,12 @@ class Curiosity(VecEnvWrapper):
     Then it is divided by the size of the discounted sums of what is left, which go on from one episode to the next: the
     root of a moving average of their squares over some 40,000 timesteps. (A mean over all of training would keep the
     large errors of its beginning, and nothing would be left of the small ones that tell new states from known ones.)
-    The quotient is cut at 5 and -5. What does not count is taken for an error of 0, so that it is below what is usual.
-    The bonus is 0 until the first rollouts, of 1 / (1 - gamma) steps together, have given the moments. Computed on the
-    CPU.
+    The quotient is cut at 5 and -5. The bonus is 0 until the first rollouts, of 1 / (1 - gamma) steps together, have
+    given the moments. Computed on the CPU.
+
+    Episodic: nothing is taken off, so that what is new in its episode pays, and what is not pays 0. (With what is usual
+    of new observations taken off, these would pay 0 on average too, and no more of them would be looked for.) An
+    episode's observations are kept as 16 bytes each until it ends.
 
     :param venv: whose episodes are recorded already, so that logged returns are the env's own
     :param settings: the config's section
@@ -258,7 +260,7 @@ class Curiosity(VecEnvWrapper):
         self._before: Any = None
         self._actions = np.zeros(0)
         self._steps: list[_Step] = []
-        self._visited: list[set[bytes]] = [set() for _ in range(self.num_envs)]  # what each episode has seen
+        self._visited: list[set[bytes]] = []  # what each env's episode has seen
 
     @property
     def is_ready(self) -> bool:
@@ -283,16 +285,16 @@ class Curiosity(VecEnvWrapper):
         after = _copied(observations)
         for index in np.flatnonzero(dones):
             _put(after, int(index), infos[index]["terminal_observation"])
-        counts = self._visit(after, observations, dones) if self.settings.episodic else np.ones(self.num_envs, bool)
-        errors = beyond = bonus = np.zeros(self.num_envs)
+        is_new = self._visit(after, observations, dones) if self.settings.episodic else np.ones(self.num_envs, bool)
+        errors = worth = bonus = np.zeros(self.num_envs)
         if self.is_ready:
-            errors = counts * self._errors(self._before, self._actions, after)
-            beyond = errors - self._usual_now
-            bonus = self.settings.weight * np.clip(beyond / np.sqrt(self.square), -_CLIP, _CLIP)
+            errors = self._errors(self._before, self._actions, after)
+            worth = self._worth(errors, is_new, self._usual_now)
+            bonus = self.settings.weight * np.clip(worth / np.sqrt(self.square), -_CLIP, _CLIP)
             seen = (self._seen + len(self._steps)) * self.num_envs
             self._usual_now = _averaged(self._usual_now, seen, float(errors.mean()), self.num_envs, _MEMORY_OF_USUAL)
         before = self._before if self.model.reads_before else None
-        self._steps.append(_Step(before, self._actions, after, counts, errors, beyond, bonus))
+        self._steps.append(_Step(before, self._actions, after, is_new, errors, worth, bonus))
         self._before = _copied(observations)
         return observations, (rewards + bonus).astype(np.float32), dones, infos
 
@@ -320,39 +322,40 @@ class Curiosity(VecEnvWrapper):
         for start in range(0, count, _CHUNK):
             self.observations.update(_rows(after, np.arange(start, min(start + _CHUNK, count))))
         if self.is_ready:
-            errors, beyond = np.stack([step.errors for step in steps]), np.stack([step.beyond for step in steps])
+            errors, worths = np.stack([step.errors for step in steps]), np.stack([step.worth for step in steps])
         else:
-            errors = np.stack([step.counts * self._errors(step.before, step.actions, step.after) for step in steps])
-            beyond = errors - errors.mean()
+            errors = np.stack([self._errors(step.before, step.actions, step.after) for step in steps])
+            worths = self._worth(errors, np.stack([step.is_new for step in steps]), float(errors.mean()))
         sums = []
-        for rewards in beyond:
+        for rewards in worths:
             self._returns = self.settings.gamma * self._returns + rewards
             sums.append(self._returns)
         seen = self._seen * self.num_envs
         self.square = _averaged(self.square, seen, float(np.square(sums).mean()) + _SMALLEST, count, _MEMORY)
-        actions, counts = (np.concatenate([getattr(step, name) for step in steps]) for name in ("actions", "counts"))
-        loss = self._fit(before, actions, after, counts)
+        loss = self._fit(before, np.concatenate([step.actions for step in steps]), after)
         self._seen += len(steps)
         self.usual = self._usual_now
         bonus = float(np.mean([step.bonus for step in steps]))
         return {"intrinsic_reward": bonus, "prediction_error": float(errors.mean()), "loss": loss}
 
-    def _fit(self, before: Any, actions: np.ndarray, after: Any, counts: np.ndarray) -> float:
-        """One pass over the steps in batches. All are learnt from, also those that count for nothing.
+    def _worth(self, errors: np.ndarray, is_new: np.ndarray, usual: float) -> np.ndarray:
+        return errors * is_new if self.settings.episodic else errors - usual
+
+    def _fit(self, before: Any, actions: np.ndarray, after: Any) -> float:
+        """One pass over the steps in batches.
 
         :return: the mean loss
         """
         order, losses = np.random.permutation(len(actions)), []
         for start in range(0, len(actions), self.settings.batch_size):
             rows = order[start : start + self.settings.batch_size]
-            loss, errors = self.model.losses(*self._inputs(*_rows((before, actions, after), rows)))
+            loss, error = self.model.losses(*self._inputs(*_rows((before, actions, after), rows)))
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             losses.append(loss.item())
             seen = self._seen * self.num_envs + start
-            error = float((errors.detach() * torch.from_numpy(counts[rows])).mean())
-            self._usual_now = _averaged(self._usual_now, seen, error, len(rows), _MEMORY_OF_USUAL)
+            self._usual_now = _averaged(self._usual_now, seen, error.item(), len(rows), _MEMORY_OF_USUAL)
         return float(np.mean(losses))
 
     def _errors(self, before: Any, actions: np.ndarray, after: Any) -> np.ndarray:
@@ -373,11 +376,12 @@ class Curiosity(VecEnvWrapper):
         for name, moments in self._moments().items():
             arrays |= {f"{name}.{part}": np.asarray(getattr(moments, part), np.float64) for part in _MOMENTS}
         numbers = {"usual": np.float64(self.usual), "square": np.float64(self.square), "seen": np.int64(self._seen)}
-        return {**arrays, **numbers, "returns": self._returns}
+        return {**arrays, **numbers, "returns": self._returns, "episodic": np.bool_(self.settings.episodic)}
 
     def is_alike(self, state: Mapping[str, np.ndarray]) -> bool:
-        """Whether a state is of the same kind of curiosity."""
-        return _part_of(state, "model.").keys() == self.model.state_dict().keys()
+        """Whether a state is of the same kind of curiosity, and as episodic."""
+        is_same_kind = _part_of(state, "model.").keys() == self.model.state_dict().keys()
+        return is_same_kind and bool(state.get("episodic", False)) == self.settings.episodic
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Take what :meth:`get_state` gave.
@@ -452,7 +456,8 @@ def _put(observations: Any, index: int, one: Any) -> None:
 def _key(observations: Any, index: int) -> bytes:
     """Stands for one env's observation; equal for equal ones."""
     parts = observations.values() if isinstance(observations, dict) else (observations,)
-    return hashlib.blake2b(b"".join(part[index].tobytes() for part in parts), digest_size=16).digest()
+    numbers = ((part[index] + 0).tobytes() for part in parts)  # -0.0 becomes 0.0
+    return hashlib.blake2b(b"".join(numbers), digest_size=16).digest()
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -124,14 +124,15 @@ def prepare(run: RunDirectory, wishes: Wishes, import_paths: Sequence[str], say:
     checkpoint, sentences = _choose(run, wishes)
     at = checkpoint.timesteps if checkpoint else 0
     config = _changed(run, before, wishes, checkpoint, import_paths)
-    for sentence in sentences:
-        say(sentence)
     # A process may have died between reopening a finished run and its next checkpoint.
     reopens = has_new_total or run.manifest().get("reopened_at") == at
     has_more = config.budget > _done(before, checkpoint)
-    if checkpoint is not None and checkpoint.state["session"]["ended_by"] and has_more and reopens:
-        return Continuation(run, before, config, _reopened(run, checkpoint, config), is_reopened=True)
-    return Continuation(run, before, config, checkpoint, is_reopened=False)
+    is_reopened = checkpoint is not None and bool(checkpoint.state["session"]["ended_by"]) and has_more and reopens
+    if checkpoint is not None and is_reopened:
+        checkpoint = _reopened(run, checkpoint, config)
+    for sentence in sentences:
+        say(sentence)
+    return Continuation(run, before, config, checkpoint, is_reopened)
 
 
 def _done(config: Config, checkpoint: Checkpoint | None) -> int:

@@ -49,20 +49,38 @@ class Line(gym.Env):
         return self.observation_space.sample()
 
 
-class Rounds(Line):
-    """Every third observation is the same again."""
+class Told(gym.Env):
+    """Shows the observations that it is told, an episode after the other; the last one of each ends it."""
+
+    def __init__(self, episodes: Any, space: Any = None) -> None:
+        self.observation_space, self.action_space = space or spaces.Box(-9, 9, (1,), np.float32), spaces.Discrete(2)
+        self.episodes = iter(episodes)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.left = list(next(self.episodes))
+        return self._observe(), {}
+
+    def step(self, action: Any) -> Any:
+        return self._observe(), -1.0, not self.left, False, {}
 
     def _observe(self) -> Any:
-        return np.array([self.steps % 3, 1], dtype=np.float32)
+        shown = self.left.pop(0)
+        return np.array([shown], np.float32) if isinstance(shown, float | int) else shown
 
 
-def curious(
-    n_envs: int = 2, observation: Any = None, action: Any = None, env: Any = Line, **settings: Any
-) -> Curiosity:
-    venv = DummyVecEnv([lambda: env(observation, action)] * n_envs)
-    found = Curiosity(venv, CuriosityConfig(**{"gamma": 0.5, **settings}), seed=3)  # two steps are enough for a sum
+def curious(n_envs: int = 2, observation: Any = None, action: Any = None, **settings: Any) -> Curiosity:
+    return around([lambda: Line(observation, action)] * n_envs, **settings)
+
+
+def around(envs: Any, **settings: Any) -> Curiosity:
+    found = Curiosity(DummyVecEnv(envs), CuriosityConfig(**{"gamma": 0.5, **settings}), seed=3)  # sums of two steps
     found.reset()
     return found
+
+
+def found_new(venv: Curiosity) -> list[list[bool]]:
+    """Of each env, which of the steps since the last rollout brought an observation that is new in its episode."""
+    return np.transpose([step.is_new for step in venv._steps]).tolist()
 
 
 def play(venv: Curiosity, steps: int) -> np.ndarray:
@@ -207,23 +225,52 @@ def test_the_last_observation_of_an_episode_counts_and_not_the_next_ones_first()
     assert after == [1, 2, 3, 4, 5, 1]
 
 
-def test_an_episodic_bonus_counts_what_is_new_in_its_episode(monkeypatch: pytest.MonkeyPatch) -> None:
-    venv = curious(n_envs=1, env=Rounds, episodic=True, weight=0.5, batch_size=10)
+def test_an_episodic_bonus_is_for_what_is_new_in_its_episode_and_old_observations_pay_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    venv = around([lambda: Told([[0, 1, 0, 2, 1, 0, 1]] * 2)], episodic=True, weight=0.5)
     let_errors_be(venv, monkeypatch, 4.0, 3.0)
-    play(venv, 10)
-    assert [bool(step.counts[0]) for step in venv._steps] == [True, True, False, False, False] * 2
-    assert venv.learn()["prediction_error"] == pytest.approx(4 * 2 / 5)
-    assert venv.usual == pytest.approx(3 * 2 / 5)  # of those that count, as the bonus is
-    size = np.sqrt(venv.square)
-    new, also_new, again = play(venv, 3)[:, 0]
-    assert new == pytest.approx(-1 + 0.5 * (4 - 1.2) / size, abs=1e-6)
-    usual = (10 * 1.2 + 4 + 4) / 12  # those two steps are among twelve
-    assert also_new < new
-    assert again == pytest.approx(-1 - 0.5 * usual / size, abs=1e-6)
+    play(venv, 2)
+    logged = venv.learn()  # 4 and 0 count; the sums: 4; 0.5 * 4
+    assert (logged["intrinsic_reward"], logged["prediction_error"]) == (0, 4)
+    assert venv.square == pytest.approx((16 + 4) / 2)
+    new, *old = play(venv, 3)[:, 0]
+    assert new == pytest.approx(-1 + 0.5 * 4 / np.sqrt(10), abs=1e-6)
+    assert old == [-1, -1]
     venv.reset()
-    venv._steps.clear()
-    play(venv, 5)
-    assert [bool(step.counts[0]) for step in venv._steps] == [True, True, False, False, False]
+    assert play(venv, 1)[0, 0] == new
+
+
+def test_each_env_has_an_episode_of_its_own_whose_last_observation_belongs_to_it() -> None:
+    first = Told([[0, 1, 0, 2], [0, 2, 0.0, 1], [0, 0]])
+    second = Told([[1, 1, 2], [0, 1, 2, -0.0, 0], [0, 0]])
+    venv = around([lambda: first, lambda: second], episodic=True)
+    play(venv, 6)
+    assert found_new(venv) == [[True, False, True, True, False, True], [False, True, True, True, False, False]]
+
+
+@pytest.mark.parametrize(
+    ("space", "one", "other"),
+    [
+        (spaces.Discrete(7), np.int64(3), np.int64(4)),
+        (spaces.MultiBinary(2), np.array([0, 1], np.int8), np.array([1, 0], np.int8)),
+        (
+            spaces.Box(0, 255, (1, 36, 36), np.uint8),
+            np.zeros((1, 36, 36), np.uint8),
+            np.eye(36, dtype=np.uint8)[None],
+        ),
+        (
+            spaces.Dict({"here": spaces.Box(0, 1, (2,)), "there": spaces.Discrete(3)}),
+            {"here": np.ones(2, np.float32), "there": 1},
+            {"here": np.ones(2, np.float32), "there": 2},
+        ),
+    ],
+    ids=["discrete", "multi-binary", "image", "dict"],
+)
+def test_observations_of_every_space_are_told_apart_by_all_their_numbers(space: Any, one: Any, other: Any) -> None:
+    venv = around([lambda: Told([[one, one, other, one, other]] * 2, space)], episodic=True)
+    play(venv, 3)
+    assert found_new(venv) == [[False, True, False]]
 
 
 def test_the_target_of_distillation_is_never_trained() -> None:
@@ -307,6 +354,13 @@ def test_every_space_that_policies_read_is_understood_and_kept(kind: str, observ
     kept, restored = venv.get_state(), other.get_state()
     assert kept.keys() == restored.keys()
     assert all(np.array_equal(kept[name], restored[name]) for name in kept)
+
+
+@pytest.mark.parametrize("settings", [{"kind": "icm"}, {"episodic": True}], ids=["kind", "episodic"])
+def test_curiosity_of_another_kind_is_not_alike(settings: Any) -> None:
+    state = curious().get_state()
+    assert curious().is_alike(state)
+    assert not curious(**settings).is_alike(state)
 
 
 def test_the_state_of_another_env_is_refused() -> None:

@@ -586,6 +586,7 @@ def test_a_run_that_stopped_early_goes_on_only_without_its_reason(rlrun_command:
     outcome = rlrun_command("resume", "run", "--timesteps", "640")
     assert outcome.code == 2
     assert "--set early_stop=null" in outcome.err
+    assert "Going on" not in outcome.err
     assert run.status == "finished"
     assert rlrun_command("resume", "run", "--timesteps", "640", "--set", "early_stop=null").code == 0
     assert found().manifest["timesteps"] == 640
