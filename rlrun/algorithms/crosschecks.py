@@ -87,7 +87,7 @@ def with_defaults(algorithm: Algorithm, given: Mapping[str, Any]) -> dict[str, A
     """An algorithm's keywords as they are given, else by their defaults."""
     parameters = keyword_parameters(algorithm.load())
     defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
-    return {**defaults, **{name: whole_number(value) for name, value in given.items()}}
+    return {name: whole_number(value) for name, value in {**defaults, **given}.items()}
 
 
 def _action_space(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:

@@ -267,7 +267,7 @@ class Config(Section):
     init_from: str | None = Field(
         None,
         description="Start from the weights of this run or SB3 zip, with its normalization statistics and, of the same "
-        "kind, its curiosity.",
+        "kind and as episodic, its curiosity.",
     )
     max_time: Annotated[Float, Field(gt=0)] | None = Field(
         None, description="Stop cleanly after this long: seconds, or a string such as `3h50m`."

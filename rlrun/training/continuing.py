@@ -89,6 +89,7 @@ class Continuation:
 
     :ivar config: from here on
     :ivar checkpoint: to go on from; None: from the beginning
+    :ivar where: in words
     """
 
     run: RunDirectory
@@ -96,10 +97,12 @@ class Continuation:
     config: Config
     checkpoint: Checkpoint | None
     is_reopened: bool
+    where: str
 
     def begin(self, say: Callable[[str], None]) -> None:
         """Make the run what it was at the checkpoint, and write down what changes."""
         run, checkpoint = self.run, self.checkpoint
+        say(self.where)
         if self.is_reopened and checkpoint is not None:
             run.update_manifest({"reopened_at": checkpoint.timesteps})
         remove_leftovers(run)
@@ -121,8 +124,8 @@ def prepare(run: RunDirectory, wishes: Wishes, import_paths: Sequence[str], say:
     """
     before = run.config()
     has_new_total = wishes.new_total(before) is not None
-    checkpoint, sentences = _choose(run, wishes)
-    at = checkpoint.timesteps if checkpoint else 0
+    checkpoint = _choose(run, wishes, say)
+    at, where = checkpoint.timesteps if checkpoint else 0, _where(run, wishes, checkpoint)
     config = _changed(run, before, wishes, checkpoint, import_paths)
     # A process may have died between reopening a finished run and its next checkpoint.
     reopens = has_new_total or run.manifest().get("reopened_at") == at
@@ -130,9 +133,7 @@ def prepare(run: RunDirectory, wishes: Wishes, import_paths: Sequence[str], say:
     is_reopened = checkpoint is not None and bool(checkpoint.state["session"]["ended_by"]) and has_more and reopens
     if checkpoint is not None and is_reopened:
         checkpoint = _reopened(run, checkpoint, config)
-    for sentence in sentences:
-        say(sentence)
-    return Continuation(run, before, config, checkpoint, is_reopened)
+    return Continuation(run, before, config, checkpoint, is_reopened, where)
 
 
 def _done(config: Config, checkpoint: Checkpoint | None) -> int:
@@ -149,23 +150,26 @@ def _require_more(run: RunDirectory, config: Config, total: int, done: int) -> N
         raise UsageError(message, f"{flag} takes the new total.")
 
 
-def _choose(run: RunDirectory, wishes: Wishes) -> tuple[Checkpoint | None, list[str]]:
-    """The checkpoint to go on from, and what to say of it."""
+def _choose(run: RunDirectory, wishes: Wishes, say: Callable[[str], None]) -> Checkpoint | None:
     checkpoint, passed_over = newest_resumable(run, only_scheduled=wishes.exact)
-    said = [f"warning: {sentence} An older one is used." for sentence in passed_over]
+    for sentence in passed_over:
+        say(f"warning: {sentence} An older one is used.")
     if checkpoint is None and passed_over:
         raise UsageError(f"The run {run.name} has no whole checkpoint. {' '.join(passed_over)}", "Train it anew.")
+    return checkpoint
+
+
+def _where(run: RunDirectory, wishes: Wishes, checkpoint: Checkpoint | None) -> str:
+    """From where a run goes on, in words."""
     done, newest = checkpoint.timesteps if checkpoint else 0, max(run.checkpoint_steps(), default=0)
     if wishes.exact and newest > done:
         where = f"{done:,} timesteps" if checkpoint else "the beginning, because no checkpoint was scheduled before"
-        said.append(f"Going back to {where}; {newest - done:,} timesteps are trained again.")
-    elif checkpoint is None:
-        said.append(f"The run {run.name} has no checkpoint yet, so it starts from the beginning.")
-    elif not checkpoint.state["scheduled"]:
-        said.append(f"Going on from {done:,} timesteps, where an interruption saved it: the envs are restarted there.")
-    else:
-        said.append(f"Going on from {done:,} timesteps.")
-    return checkpoint, said
+        return f"Going back to {where}; {newest - done:,} timesteps are trained again."
+    if checkpoint is None:
+        return f"The run {run.name} has no checkpoint yet, so it starts from the beginning."
+    if not checkpoint.state["scheduled"]:
+        return f"Going on from {done:,} timesteps, where an interruption saved it: the envs are restarted there."
+    return f"Going on from {done:,} timesteps."
 
 
 def _changed(

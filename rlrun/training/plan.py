@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Dict, Discrete
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlrun.algorithms.build import build_model
@@ -133,6 +134,7 @@ def _check_keywords(
     told = _as_problems(source, warnings)
     if not algorithm.is_episodic:
         told += [*_spacing(source, config, facts), *_too_late(source, config, algorithm, facts)]
+        told += _always_new(source, config, facts)
     return config, _as_problems(source, errors), told
 
 
@@ -304,6 +306,18 @@ def _too_late(source: Source, config: Config, algorithm: Algorithm, facts: EnvFa
             hint = "Lower it or n_steps, or train for longer."
             problems.append(source.problem(("curiosity", "gamma"), message, hint))
     return problems
+
+
+def _always_new(source: Source, config: Config, facts: EnvFacts) -> list[Problem]:
+    """Warn of an episodic bonus for observations that never come again."""
+    if config.curiosity is None or not config.curiosity.episodic:
+        return []
+    space = facts.observation_space
+    parts = space.spaces.values() if isinstance(space, Dict) else (space,)
+    if not any(isinstance(part, Box) and np.issubdtype(part.dtype, np.floating) for part in parts):
+        return []
+    message = "observations are real numbers: where none comes again, each step is paid, and ending an episode is not."
+    return [source.problem(("curiosity", "episodic"), message, "Use it only where the same observation comes again.")]
 
 
 def _with_policy(config: Config, algorithm: Algorithm, facts: EnvFacts) -> Config:

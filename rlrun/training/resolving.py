@@ -59,7 +59,8 @@ def _sees_images(config: Config, facts: EnvFacts | None) -> bool:
 
 
 def _gamma(config: Config, algorithm: Algorithm) -> float:
-    return float(with_defaults(algorithm, config.hyperparameters).get("gamma", 0.99))
+    gamma = with_defaults(algorithm, config.hyperparameters).get("gamma")
+    return 0.99 if gamma is None else float(gamma)
 
 
 def _why_no_gpu(algorithm: Algorithm, images: bool) -> str:

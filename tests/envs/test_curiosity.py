@@ -361,6 +361,9 @@ def test_curiosity_of_another_kind_is_not_alike(settings: Any) -> None:
     state = curious().get_state()
     assert curious().is_alike(state)
     assert not curious(**settings).is_alike(state)
+    del state["episodic"]  # as before there was the choice
+    assert curious().is_alike(state)
+    assert not curious(**settings).is_alike(state)
 
 
 def test_the_state_of_another_env_is_refused() -> None:

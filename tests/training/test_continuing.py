@@ -265,12 +265,14 @@ def test_a_smaller_budget_within_a_falling_learning_rate_is_learnt_to_its_end():
     assert found().directory.pointer("final") == 384
 
 
-def test_a_resume_that_cannot_begin_leaves_the_run_as_it_was(monkeypatch: pytest.MonkeyPatch):
+def test_a_resume_that_cannot_begin_leaves_the_run_as_it_was(monkeypatch: pytest.MonkeyPatch, rlrun_command: Command):
     run = train()
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     monkeypatch.setattr("rlrun.training.train.build_model", lambda *_: (_ for _ in ()).throw(UsageError("no")))
-    with pytest.raises(UsageError):
-        run.resume(timesteps=1024, progress=False)
+    outcome = rlrun_command("resume", "run", "--timesteps", "1024")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "error: no" in outcome.err
+    assert "Going on" not in outcome.err
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 

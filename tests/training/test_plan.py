@@ -496,6 +496,19 @@ def test_what_would_begin_after_the_end_of_training_is_told(changes: dict[str, A
     assert key not in warned(begins + 1)
 
 
+@pytest.mark.parametrize(
+    ("env", "settings", "warned"),
+    [
+        ("CartPole-v1", {"episodic": True}, True),
+        ("CartPole-v1", {}, False),
+        ("FrozenLake-v1", {"episodic": True}, False),
+    ],
+)
+def test_an_episodic_bonus_for_real_numbers_is_warned_of(env: str, settings: dict[str, Any], warned: bool) -> None:
+    plan = plan_of(algo="ppo", env={"id": env}, curiosity={"gamma": 0.9, **settings}, total_timesteps=10_000)
+    assert ("curiosity.episodic" in [warning.path for warning in plan.warnings]) == warned
+
+
 def test_warnings_alone_let_a_config_pass() -> None:
     plan = plan_of(hyperparameters={"n_steps": 100}, checkpoint={"every": 500})
     assert [warning.path for warning in plan.warnings] == ["hyperparameters.batch_size", "checkpoint.every"]
