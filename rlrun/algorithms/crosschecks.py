@@ -134,7 +134,7 @@ def _observation_space(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
     if algorithm.observations and type(space).__name__ not in algorithm.observations:
         kinds, given = " or ".join(algorithm.observations), _in_words(space)
         message = f"{algorithm.name} reads {kinds} observations only, and this env gives {given}."
-        hint = "For other observations: ppo or dqn; or name a wrapper that numbers them in env.wrappers."
+        hint = "For other observations: ppo or dqn; or a wrapper that makes them Discrete, in env.wrappers."
         return [Finding(("algo",), message, hint)]
     leaves = space.spaces.values() if isinstance(space, spaces.Dict) else (space,)
     unreadable = [leaf for leaf in leaves if not isinstance(leaf, READABLE)]
