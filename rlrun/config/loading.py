@@ -244,7 +244,7 @@ _KINDS = {
 }
 _EXAMPLES = {
     "algo": "For instance `algo: ppo`.",
-    "curiosity": "For instance `curiosity: {kind: rnd}`, or --set curiosity.kind=rnd.",
+    "curiosity": "For instance `curiosity: {kind: rnd}`, or --set curiosity.kind=rnd; null: none.",
     "early_stop": "For instance `early_stop: {mean_return: 475}`.",
     "env": "For instance `env: {id: CartPole-v1}`.",
     "env.id": "For instance `id: CartPole-v1`.",

@@ -60,22 +60,29 @@ class Wishes:
         episodes = next((override.value for override in self.overrides if override.key == _EPISODES), None)
         if config.budget_unit == "timesteps":
             if episodes is not None:
-                raise UsageError("The budget of this run is counted in timesteps.", "Give the new total: --timesteps N")
+                raise self._other_unit(config)
             return self.total_timesteps
         if self.total_timesteps is not None:
-            hint = "Give the new total: --set total_episodes=N"
-            raise UsageError("The budget of this run is counted in episodes.", hint)
+            raise self._other_unit(config)
         if episodes is not None and (isinstance(episodes, bool) or not isinstance(whole_number(episodes), int)):
             raise UsageError(f"total_episodes must be a whole number, not {shown(episodes)}.")
         return whole_number(episodes)
 
+    @staticmethod
+    def _other_unit(config: Config) -> UsageError:
+        message = f"The budget of this run is counted in {config.budget_unit}."
+        return UsageError(message, f"Give the new total: {_budget_flag(config)}")
+
     def extend(self, run: RunDirectory) -> bool:
         """Whether a finished run gets a larger budget.
 
-        :raises UsageError: when the new one is used up already
+        :raises UsageError: when the new one is used up already, or other changes have none to be for
         """
         config, manifest = run.config(), run.manifest()
         total = self.new_total(config)
+        if total is None and self.overrides:
+            message = f"The run {run.name} is finished, so there is nothing that {self.overrides[0].key} would change."
+            raise UsageError(message, f"Train it further: {_budget_flag(config)}")
         if total is None:
             return False
         done = done_by(config, run.pointer("final") or manifest.get("timesteps") or 0, manifest.get("episodes") or 0)
@@ -146,8 +153,11 @@ def _done(config: Config, checkpoint: Checkpoint | None) -> int:
 def _require_more(run: RunDirectory, config: Config, total: int, done: int) -> None:
     if total < done:
         message = f"The run {run.name} has {done:,} {config.budget_unit} already, more than {total:,}."
-        flag = "--timesteps" if config.budget_unit == "timesteps" else "total_episodes"
-        raise UsageError(message, f"{flag} takes the new total.")
+        raise UsageError(message, f"Give the new total: {_budget_flag(config)}")
+
+
+def _budget_flag(config: Config) -> str:
+    return "--timesteps N" if config.budget_unit == "timesteps" else "--set total_episodes=N"
 
 
 def _choose(run: RunDirectory, wishes: Wishes, say: Callable[[str], None]) -> Checkpoint | None:
@@ -182,7 +192,8 @@ def _changed(
             raise _other_agent(override.key)
         if not any(f"{override.key}.".startswith(f"{key}.") for key in (*_CHANGEABLE, *_ANY_TIME)):
             message = f'"{override.key}" cannot be changed in the middle of a run.'
-            raise UsageError(message, f"What can: {', '.join((*_CHANGEABLE, *_ANY_TIME))}; for the budget --timesteps.")
+            can = ", ".join((*_CHANGEABLE, *_ANY_TIME))
+            raise UsageError(message, f"What can: {can}; and the budget: {_budget_flag(config)}")
     if overrides:
         # What the run started from may be gone by now. What it goes on from must fit the changes.
         weights = str(checkpoint.model_path) if checkpoint else None
@@ -193,7 +204,8 @@ def _changed(
     total = wishes.new_total(config)
     if total is None or total == config.budget:
         return config
-    _require_more(run, config, total, _done(config, checkpoint))
+    newest = newest_resumable(run, only_scheduled=False)[0] if wishes.exact else checkpoint
+    _require_more(run, config, total, _done(config, newest))
     if total > config.horizon:
         _require_learning(config)
     unit = config.budget_unit

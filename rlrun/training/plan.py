@@ -252,8 +252,8 @@ def _budget_unit(source: Source, config: Config, algorithm: Algorithm) -> list[P
 def _curiosity(source: Source, config: Config, algorithm: Algorithm) -> list[Problem]:
     if config.curiosity is None or algorithm.is_on_policy:
         return []
-    message = f"{algorithm.name} has no rollouts, from which curiosity learns."
-    return [source.problem(("curiosity",), message, "Use an on-policy algorithm, such as ppo, or leave it out.")]
+    message = f"{algorithm.name} has no rollouts of a fixed length, from which curiosity learns."
+    return [source.problem(("curiosity",), message, "Use a2c, ppo, trpo, recurrent_ppo or maskable_ppo.")]
 
 
 def _normalization(source: Source, config: Config, algorithm: Algorithm, facts: EnvFacts) -> list[Problem]:
@@ -316,8 +316,11 @@ def _always_new(source: Source, config: Config, facts: EnvFacts) -> list[Problem
     parts = space.spaces.values() if isinstance(space, Dict) else (space,)
     if not any(isinstance(part, Box) and np.issubdtype(part.dtype, np.floating) for part in parts):
         return []
-    message = "observations are real numbers: where none comes again, each step is paid, and ending an episode is not."
-    return [source.problem(("curiosity", "episodic"), message, "Use it only where the same observation comes again.")]
+    message = (
+        "observations are real numbers; where the same one hardly ever comes again, almost every step is paid for."
+    )
+    hint = "Then leave episodic out, or an agent may put off a goal that ends its episode."
+    return [source.problem(("curiosity", "episodic"), message, hint)]
 
 
 def _with_policy(config: Config, algorithm: Algorithm, facts: EnvFacts) -> Config:

@@ -455,7 +455,7 @@ def test_it_changes_what_is_learnt(tmp_path: Path) -> None:
 
 
 def test_it_is_for_on_policy_algorithms(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="dqn has no rollouts, from which curiosity learns"):
+    with pytest.raises(ConfigError, match="dqn has no rollouts of a fixed length, from which curiosity learns"):
         rlrun.train(config(algo="dqn", hyperparameters={}), run_dir=tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
 

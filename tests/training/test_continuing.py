@@ -608,6 +608,25 @@ def test_a_finished_run_without_a_new_total_is_left_alone(rlrun_command: Command
 # -- what a run keeps of what happened
 
 
+def test_changes_of_a_finished_run_without_a_new_total_are_refused(rlrun_command: Command):
+    run = train()
+    before = {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
+    outcome = rlrun_command("resume", "run", "--set", "max_time=1h")
+    assert outcome.code == 2
+    assert "nothing that max_time would change" in outcome.err
+    assert "--timesteps N" in outcome.err
+    assert {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()} == before
+
+
+def test_exact_does_not_throw_away_what_a_smaller_budget_has_no_room_for(rlrun_command: Command):
+    run = interrupted_at(350, "step")
+    done = max(run.directory.checkpoint_steps())
+    outcome = rlrun_command("resume", "run", "--exact", "--timesteps", str(done - 32))
+    assert outcome.code == 2
+    assert f"has {done} timesteps already" in outcome.err
+    assert max(run.directory.checkpoint_steps()) == done
+
+
 def test_the_manifest_counts_timesteps_and_seconds_at_every_checkpoint():
     seen: list[tuple[int, float]] = []
     with pytest.MonkeyPatch.context() as patch:
