@@ -60,18 +60,13 @@ class Wishes:
         episodes = next((override.value for override in self.overrides if override.key == _EPISODES), None)
         if config.budget_unit == "timesteps":
             if episodes is not None:
-                raise self._other_unit(config)
+                raise _other_unit(config)
             return self.total_timesteps
         if self.total_timesteps is not None:
-            raise self._other_unit(config)
+            raise _other_unit(config)
         if episodes is not None and (isinstance(episodes, bool) or not isinstance(whole_number(episodes), int)):
             raise UsageError(f"total_episodes must be a whole number, not {shown(episodes)}.")
         return whole_number(episodes)
-
-    @staticmethod
-    def _other_unit(config: Config) -> UsageError:
-        message = f"The budget of this run is counted in {config.budget_unit}."
-        return UsageError(message, f"Give the new total: {_budget_flag(config)}")
 
     def extend(self, run: RunDirectory) -> bool:
         """Whether a finished run gets a larger budget.
@@ -80,10 +75,11 @@ class Wishes:
         """
         config, manifest = run.config(), run.manifest()
         total = self.new_total(config)
-        if total is None and self.overrides:
-            message = f"The run {run.name} is finished, so there is nothing that {self.overrides[0].key} would change."
-            raise UsageError(message, f"Train it further: {_budget_flag(config)}")
         if total is None:
+            if self.overrides:
+                change = self.overrides[0].key
+                message = f"The run {run.name} is finished, so there is nothing that {change} would change."
+                raise UsageError(message, f"Train it further: {_budget_flag(config)}")
             return False
         done = done_by(config, run.pointer("final") or manifest.get("timesteps") or 0, manifest.get("episodes") or 0)
         _require_more(run, config, total, done)
@@ -132,7 +128,8 @@ def prepare(run: RunDirectory, wishes: Wishes, import_paths: Sequence[str], say:
     before = run.config()
     has_new_total = wishes.new_total(before) is not None
     checkpoint = _choose(run, wishes, say)
-    at, where = checkpoint.timesteps if checkpoint else 0, _where(run, wishes, checkpoint)
+    at = checkpoint.timesteps if checkpoint else 0
+    where = _where(run, wishes, checkpoint)  # of the checkpoint as it lies there, not as it is reopened
     config = _changed(run, before, wishes, checkpoint, import_paths)
     # A process may have died between reopening a finished run and its next checkpoint.
     reopens = has_new_total or run.manifest().get("reopened_at") == at
@@ -154,6 +151,11 @@ def _require_more(run: RunDirectory, config: Config, total: int, done: int) -> N
     if total < done:
         message = f"The run {run.name} has {done:,} {config.budget_unit} already, more than {total:,}."
         raise UsageError(message, f"Give the new total: {_budget_flag(config)}")
+
+
+def _other_unit(config: Config) -> UsageError:
+    message = f"The budget of this run is counted in {config.budget_unit}."
+    return UsageError(message, f"Give the new total: {_budget_flag(config)}")
 
 
 def _budget_flag(config: Config) -> str:

@@ -104,6 +104,11 @@ def weights(run: Run) -> dict[str, Any]:
     }
 
 
+def contents(run: rlrun.Run) -> dict[Path, bytes]:
+    """Every file of a run."""
+    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
 # -- interrupted runs
 
 
@@ -267,13 +272,13 @@ def test_a_smaller_budget_within_a_falling_learning_rate_is_learnt_to_its_end():
 
 def test_a_resume_that_cannot_begin_leaves_the_run_as_it_was(monkeypatch: pytest.MonkeyPatch, rlrun_command: Command):
     run = train()
-    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    before = contents(run)
     monkeypatch.setattr("rlrun.training.train.build_model", lambda *_: (_ for _ in ()).throw(UsageError("no")))
     outcome = rlrun_command("resume", "run", "--timesteps", "1024")
     assert (outcome.code, outcome.out) == (2, "")
     assert "error: no" in outcome.err
     assert "Going on" not in outcome.err
-    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+    assert contents(run) == before
 
 
 OWN = """
@@ -575,12 +580,12 @@ def test_changes_that_do_not_fit_leave_the_run_as_it_was(
     arguments: tuple[str, ...], message: str, rlrun_command: Command
 ):
     run = train()
-    before = {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
+    before = contents(run)
     outcome = rlrun_command("resume", "run", *arguments)
     assert outcome.code == 2
     assert message in outcome.err
     assert "Going on" not in outcome.err
-    assert {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()} == before
+    assert contents(run) == before
 
 
 def test_a_run_that_stopped_early_goes_on_only_without_its_reason(rlrun_command: Command):
@@ -605,17 +610,14 @@ def test_a_finished_run_without_a_new_total_is_left_alone(rlrun_command: Command
     assert (run.path / "manifest.json").stat().st_mtime_ns >= stamp
 
 
-# -- what a run keeps of what happened
-
-
 def test_changes_of_a_finished_run_without_a_new_total_are_refused(rlrun_command: Command):
     run = train()
-    before = {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
+    before = contents(run)
     outcome = rlrun_command("resume", "run", "--set", "max_time=1h")
     assert outcome.code == 2
     assert "nothing that max_time would change" in outcome.err
     assert "--timesteps N" in outcome.err
-    assert {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()} == before
+    assert contents(run) == before
 
 
 def test_exact_does_not_throw_away_what_a_smaller_budget_has_no_room_for(rlrun_command: Command):
@@ -625,6 +627,9 @@ def test_exact_does_not_throw_away_what_a_smaller_budget_has_no_room_for(rlrun_c
     assert outcome.code == 2
     assert f"has {done} timesteps already" in outcome.err
     assert max(run.directory.checkpoint_steps()) == done
+
+
+# -- what a run keeps of what happened
 
 
 def test_the_manifest_counts_timesteps_and_seconds_at_every_checkpoint():
