@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from rlrun.accelerate.flat import Array
+from rlrun.spaces import leaves_of
 
 Observations = Array | dict[str, Array]
 
@@ -66,8 +67,7 @@ def why_no_features(space: spaces.Space, extractor: BaseFeaturesExtractor) -> st
     """Why observations are more than rows of numbers; empty when they are just that."""
     if type(extractor) not in (FlattenExtractor, CombinedExtractor):
         return f"the features extractor is {type(extractor).__name__}"
-    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
-    for part in parts:
+    for part in leaves_of(space).values():
         if not isinstance(part, spaces.Box):
             return f"observations are {type(part).__name__}"
         if is_image_space(part) or is_image_space(part, normalized_image=True):

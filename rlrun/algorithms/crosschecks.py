@@ -16,6 +16,7 @@ from rlrun.algorithms.hyperparameters import Finding
 from rlrun.algorithms.registry import Algorithm, get_algorithm
 from rlrun.config.schema import whole_number
 from rlrun.config.signatures import keyword_parameters
+from rlrun.spaces import leaves_of
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _observation_space(algorithm: Algorithm, facts: EnvFacts) -> list[Finding]:
         message = f"{algorithm.name} reads {kinds} observations only, and this env gives {given}."
         hint = "For other observations: ppo or dqn; or a wrapper that makes them Discrete, in env.wrappers."
         return [Finding(("algo",), message, hint)]
-    leaves = space.spaces.values() if isinstance(space, spaces.Dict) else (space,)
+    leaves = leaves_of(space).values()
     unreadable = [leaf for leaf in leaves if not isinstance(leaf, READABLE)]
     if not unreadable:
         return [finding for leaf in leaves for finding in _counted_from_0(leaf, "observations")]
@@ -340,8 +341,7 @@ def rollout_bytes(timesteps: int, facts: EnvFacts) -> int:
 
 def _step_bytes(facts: EnvFacts) -> tuple[int, int]:
     """Bytes of one observation and of one action."""
-    parts = facts.observation_space.spaces.values() if isinstance(facts.observation_space, spaces.Dict) else None
-    leaves = list(parts) if parts is not None else [facts.observation_space]
+    leaves = leaves_of(facts.observation_space).values()
     observation = sum(int(np.prod(space.shape or (1,))) * np.dtype(space.dtype).itemsize for space in leaves)
     return observation, int(np.prod(facts.action_space.shape or (1,))) * np.dtype(facts.action_space.dtype).itemsize
 

@@ -29,9 +29,10 @@ from stable_baselines3.common.env_checker import check_env as check_with_sb3
 
 from rlrun.config.schema import EnvConfig
 from rlrun.envs.families import c_output_discarded, family_of
-from rlrun.envs.random_play import Env, RandomPlay, Verdict, fresh_env, leaves_of
+from rlrun.envs.random_play import Env, RandomPlay, Verdict, fresh_env
 from rlrun.envs.recipe import EnvRecipe, Role
 from rlrun.errors import RlrunError, UsageError
+from rlrun.spaces import leaves_of
 
 _COMPARED_STEPS, _RESET_EVERY = 200, 40  # of two envs that should be alike
 _PATIENCE = 60.0  # seconds for a fresh process, most of which it spends importing

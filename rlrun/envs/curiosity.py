@@ -33,6 +33,7 @@ from torch import nn
 from rlrun.config.schema import CuriosityConfig
 from rlrun.envs.seeding import Stream, draw_seeds
 from rlrun.errors import UsageError
+from rlrun.spaces import leaves_of
 
 State = dict[str, np.ndarray]
 _FEATURES, _HIDDEN = 64, 128
@@ -51,7 +52,7 @@ class Observations:
     """
 
     def __init__(self, space: spaces.Space[Any]) -> None:
-        self.spaces = dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
+        self.spaces = leaves_of(space)
         self.moments = {
             key: RunningMeanStd(shape=tensor.shape[1:]) for key, tensor in self._tensors(_zeros(space)).items()
         }

@@ -14,6 +14,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 
 from rlrun.envs.recipe import EnvRecipe, Role, max_episode_steps
 from rlrun.envs.seeding import Stream, endless_seeds
+from rlrun.spaces import leaves_of
 
 Env = gym.Env[Any, Any]
 Verdict = tuple[str, str]  # result and detail of a check
@@ -28,11 +29,6 @@ def fresh_env(recipe: EnvRecipe) -> Iterator[Env]:
     with contextlib.closing(recipe.make(Role.TRAIN, endless_seeds(recipe.seed, Stream.TRAIN_ENVS, 0, 0))) as env:
         env.action_space.seed(0)
         yield env
-
-
-def leaves_of(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
-    """The parts of a Dict space by key; any other space by the empty key."""
-    return dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
 
 
 class RandomPlay:

@@ -52,6 +52,7 @@ from rlrun.envs.serial import SerialVecEnv
 from rlrun.envs.workers import start_workers
 from rlrun.envs.wrappers import KNOWN, check_kwargs, wrapper_class
 from rlrun.errors import RlrunError, UsageError
+from rlrun.spaces import leaves_of
 
 
 class Role(enum.Enum):
@@ -279,7 +280,7 @@ def max_episode_steps(env: gym.Env[Any, Any]) -> int | None:
 
 
 def _needs_transpose(space: spaces.Space[Any]) -> bool:
-    leaves = space.spaces.values() if isinstance(space, spaces.Dict) else (space,)
+    leaves = leaves_of(space).values()
     return any(is_image_space(leaf) and not is_image_space_channels_first(leaf) for leaf in leaves)  # type: ignore[arg-type]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.spaces import Box, Discrete
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlrun.algorithms.build import build_model
@@ -29,6 +29,7 @@ from rlrun.envs.seeding import generators_preserved
 from rlrun.errors import ConfigError, Problem, RlrunError, UsageError, shown
 from rlrun.runs.directory import find_run
 from rlrun.runs.load import read_parent, start_from
+from rlrun.spaces import leaves_of
 from rlrun.training.probing import probe
 from rlrun.training.resolving import resolved
 from rlrun.training.searching import check_search
@@ -253,7 +254,7 @@ def _curiosity(source: Source, config: Config, algorithm: Algorithm) -> list[Pro
     if config.curiosity is None or algorithm.is_on_policy:
         return []
     message = f"{algorithm.name} has no rollouts of a fixed length, from which curiosity learns."
-    return [source.problem(("curiosity",), message, "Use a2c, ppo, trpo, recurrent_ppo or maskable_ppo.")]
+    return [source.problem(("curiosity",), message, "Use an algorithm that has, such as a2c or ppo, or leave it out.")]
 
 
 def _normalization(source: Source, config: Config, algorithm: Algorithm, facts: EnvFacts) -> list[Problem]:
@@ -312,8 +313,7 @@ def _always_new(source: Source, config: Config, facts: EnvFacts) -> list[Problem
     """Warn of an episodic bonus for observations that never come again."""
     if config.curiosity is None or not config.curiosity.episodic:
         return []
-    space = facts.observation_space
-    parts = space.spaces.values() if isinstance(space, Dict) else (space,)
+    parts = leaves_of(facts.observation_space).values()
     if not any(isinstance(part, Box) and np.issubdtype(part.dtype, np.floating) for part in parts):
         return []
     message = (

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 
 from rlrun.algorithms.crosschecks import EnvFacts, with_defaults
 from rlrun.algorithms.registry import Algorithm
 from rlrun.config.schema import CHECKPOINTS, EVALUATIONS, LOG_ROWS, Config
 from rlrun.evaluation.evaluate import is_deterministic
+from rlrun.spaces import leaves_of
 
 # Convolutions give other bits on another number of threads, so the number follows from the config and not the machine.
 # More than there are cores are far slower; two are there nearly everywhere.
@@ -54,8 +54,7 @@ def _spacing(config: Config, every: int | None, times: int) -> int | None:
 def _sees_images(config: Config, facts: EnvFacts | None) -> bool:
     if facts is None:
         return "Cnn" in str(config.hyperparameters.get("policy", ""))
-    space = facts.observation_space
-    return any(is_image_space(leaf) for leaf in (space.spaces.values() if isinstance(space, spaces.Dict) else (space,)))
+    return any(is_image_space(leaf) for leaf in leaves_of(facts.observation_space).values())
 
 
 def _gamma(config: Config, algorithm: Algorithm) -> float:
